@@ -1,0 +1,1 @@
+"""How an Adlik service talks to the world: bus, state, artifacts, links, telemetry, errors."""

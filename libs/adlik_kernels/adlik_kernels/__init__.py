@@ -1,0 +1,1 @@
+"""Hot operators in numba, and their tuner."""

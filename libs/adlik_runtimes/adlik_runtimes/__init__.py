@@ -1,0 +1,1 @@
+"""Load and run a compiled model, one file per engine."""

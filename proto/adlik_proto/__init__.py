@@ -1,0 +1,1 @@
+"""Generated message and service code; see `proto/generate.py`."""

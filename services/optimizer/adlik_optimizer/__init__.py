@@ -1,0 +1,1 @@
+"""Adlik's optimizer service."""
