@@ -23,8 +23,8 @@
     ├── CorruptArtifact            CORRUPT_ARTIFACT        500   DATA_LOSS            yes
     └── Internal                   INTERNAL                500   INTERNAL
 
-A retryable error may pass if the same request or event is tried again later; the bus redelivers those and dead-letters
-the others at once.
+A retryable error may pass if the same request or event is tried again later; the bus redelivers
+those and dead-letters the others at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tensors on the wire: Open Inference Protocol datatypes, their numpy types, and the check of an array against its spec."""
+"""Tensors on the wire: datatypes of the protocol, their numpy types, and the check of a spec."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor's name, datatype (Open Inference Protocol) and shape (-1: known only at run time)."""
+    """A tensor's name, Open Inference Protocol datatype and shape (-1: any size)."""
 
     name: str
     datatype: str

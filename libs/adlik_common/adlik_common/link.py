@@ -1,0 +1,399 @@
+"""The direct link from gateway to serving: length-framed requests on a Unix or TCP socket.
+
+A frame is a fixed header, a small head (a message of adlik.link.v1) and a body that is passed on
+as it is. Many requests share a connection. Bodies larger than the read buffer are received
+straight into their final place. Chosen by measurement over gRPC and NATS
+(docs/adr/0003-tensor-link.md, benchmarks/link.py).
+
+Frame header, little endian: magic "AL", kind u8, unused u8, head length u32, request id u64,
+body length u64.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from adlik_common.errors import InvalidRequest, Unavailable
+
+Buffer = bytes | bytearray | memoryview
+
+HEADER = struct.Struct("<2sBxIQQ")
+MAGIC = b"AL"
+REQUEST, RESPONSE, ERROR, CANCEL = 1, 2, 3, 4
+READ_BUFFER_BYTES = 256 * 1024
+MAX_HEAD_BYTES = 1 << 20
+DEFAULT_MAX_BODY_BYTES = 1 << 30
+
+
+class LinkLost(Unavailable):
+    """The connection ended before the answer came; an inference may be tried on another replica."""
+
+    code = "UNAVAILABLE"
+
+
+class RemoteError(Exception):
+    """The other side answered with an error frame.
+
+    Attributes:
+        head: Serialized adlik.link.v1.ErrorHead.
+    """
+
+    def __init__(self, head: bytes) -> None:
+        super().__init__("error frame")
+        self.head = head
+
+
+class Reply(NamedTuple):
+    """An answer: its head and its body."""
+
+    head: bytes
+    body: Buffer
+
+
+class _Frames(asyncio.BufferedProtocol):
+    """Cuts a byte stream into frames; subclasses take them in `on_frame`."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self._max_body = max_body_bytes
+        self._scratch = memoryview(bytearray(READ_BUFFER_BYTES))
+        self._filled = 0
+        # A frame whose body is still arriving in a buffer of its own.
+        self._large: tuple[int, int, bytes, memoryview] | None = None
+        self._large_filled = 0
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._transport = None
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        if self._large is not None:
+            return self._large[3][self._large_filled :]
+        return self._scratch[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._large is None:
+            self._filled += nbytes
+            try:
+                self._cut()
+            except InvalidRequest:
+                self.close()
+            return
+        self._large_filled += nbytes
+        kind, request_id, head, body = self._large
+        if self._large_filled == len(body):
+            self._large = None
+            self.on_frame(kind, request_id, head, body)
+
+    def _cut(self) -> None:
+        """Hands on every whole frame in the read buffer and moves the rest to its front."""
+        start = 0
+        while self._filled - start >= HEADER.size:
+            magic, kind, head_length, request_id, body_length = HEADER.unpack_from(
+                self._scratch, start
+            )
+            if magic != MAGIC or head_length > MAX_HEAD_BYTES or body_length > self._max_body:
+                raise InvalidRequest("The other side does not speak this link's protocol.")
+            body_start = start + HEADER.size + head_length
+            if head_length + HEADER.size > READ_BUFFER_BYTES:
+                raise InvalidRequest("The frame's head is larger than the read buffer.")
+            if self._filled < body_start:
+                break
+            head = bytes(self._scratch[start + HEADER.size : body_start])
+            if self._filled - body_start >= body_length:
+                start = body_start + body_length
+                self.on_frame(kind, request_id, head, bytes(self._scratch[body_start:start]))
+                continue
+            if body_length + body_start - start <= READ_BUFFER_BYTES // 2:
+                break
+            body = memoryview(bytearray(body_length))
+            self._large_filled = self._filled - body_start
+            body[: self._large_filled] = self._scratch[body_start : self._filled]
+            self._large = (kind, request_id, head, body)
+            start = self._filled
+        rest = self._filled - start
+        if start and rest:
+            self._scratch[:rest] = bytes(self._scratch[start : self._filled])
+        self._filled = rest
+
+    def send(self, kind: int, request_id: int, head: bytes, body: Sequence[Buffer] = ()) -> None:
+        """Writes a frame; raises `LinkLost` when the connection is gone."""
+        if self._transport is None or self._transport.is_closing():
+            raise LinkLost("The connection to the other service is closed.")
+        length = sum(map(_size, body))
+        self._transport.writelines(
+            [HEADER.pack(MAGIC, kind, len(head), request_id, length) + head, *body]
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether frames can be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def writable(self) -> None:
+        """Waits until the socket takes more."""
+        await self._writable.wait()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def on_frame(self, kind: int, request_id: int, head: bytes, body: Buffer) -> None:
+        raise NotImplementedError
+
+
+class _ClientConnection(_Frames):
+    """The asking end: one future per request under way."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        super().__init__(max_body_bytes)
+        self.pending: dict[int, asyncio.Future[Reply]] = {}
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def on_frame(self, kind: int, request_id: int, head: bytes, body: Buffer) -> None:
+        future = self.pending.pop(request_id, None)
+        if future is None or future.done():  # cancelled meanwhile
+            return
+        if kind == ERROR:
+            future.set_exception(RemoteError(head))
+        else:
+            future.set_result(Reply(head, body))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        pending, self.pending = self.pending, {}
+        for future in pending.values():
+            if not future.done():
+                future.set_exception(LinkLost("The replica went away before it answered."))
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+
+class LinkClient:
+    """Asks one replica, many requests at once on one connection.
+
+    Args:
+        address: "unix:///path" or "tcp://host:port".
+        max_body_bytes: Largest answer that is accepted.
+    """
+
+    def __init__(self, address: str, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> None:
+        self.address = address
+        self._max_body = max_body_bytes
+        self._ids = itertools.count(1)
+        self._connection: _ClientConnection | None = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not been answered."""
+        return len(self._connection.pending) if self._connection else 0
+
+    async def request(self, head: bytes, *body: Buffer) -> Reply:
+        """Sends a request and returns the answer.
+
+        Raises:
+            RemoteError: The replica answered with an error.
+            LinkLost: It could not be reached, or went away before it answered.
+        """
+        connection = self._connection
+        if connection is None or not connection.alive:
+            connection = await self._connect()
+        await connection.writable()
+        request_id = next(self._ids)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        connection.pending[request_id] = future
+        try:
+            connection.send(REQUEST, request_id, head, body)
+            return await future
+        except asyncio.CancelledError:
+            if connection.pending.pop(request_id, None) is not None:
+                with contextlib.suppress(LinkLost):
+                    connection.send(CANCEL, request_id, b"")
+            raise
+        finally:
+            connection.pending.pop(request_id, None)
+
+    async def _connect(self) -> _ClientConnection:
+        async with self._connecting:
+            if self._connection is None or not self._connection.alive:
+                loop = asyncio.get_running_loop()
+                where = _endpoint(self.address)
+
+                def protocol() -> _ClientConnection:
+                    return _ClientConnection(self._max_body)
+
+                try:
+                    if isinstance(where, str):
+                        _, connection = await loop.create_unix_connection(protocol, where)
+                    else:
+                        _, connection = await loop.create_connection(protocol, *where)
+                except OSError as error:
+                    raise LinkLost(f"No replica answers at {self.address}: {error}.") from error
+                self._connection = connection
+            return self._connection
+
+    async def close(self) -> None:
+        """Ends the connection; requests under way fail with `LinkLost`."""
+        if self._connection is not None:
+            lost = self._connection.lost
+            self._connection.close()
+            await lost
+
+
+class IncomingRequest:
+    """A request that waits for exactly one `respond` or `fail`.
+
+    Attributes:
+        head: Serialized head.
+        body: The body as it was sent.
+        cancelled: The asking side has lost interest: no work need be started.
+    """
+
+    __slots__ = ("_connection", "_id", "body", "cancelled", "head")
+
+    def __init__(
+        self, connection: _ServerConnection, request_id: int, head: bytes, body: Buffer
+    ) -> None:
+        self._connection, self._id = connection, request_id
+        self.head, self.body = head, body
+        self.cancelled = False
+
+    def respond(self, head: bytes, *body: Buffer) -> None:
+        """Answers; a caller that is gone is no error."""
+        self._send(RESPONSE, head, body)
+
+    def fail(self, head: bytes) -> None:
+        """Answers with a serialized adlik.link.v1.ErrorHead."""
+        self._send(ERROR, head, ())
+
+    def _send(self, kind: int, head: bytes, body: Sequence[Buffer]) -> None:
+        if self._connection.requests.pop(self._id, None) is None or self.cancelled:
+            return
+        with contextlib.suppress(LinkLost):
+            self._connection.send(kind, self._id, head, body)
+
+
+Handler = Callable[[IncomingRequest], None]
+
+
+class _ServerConnection(_Frames):
+    """The answering end: hands every request to the handler, which answers when it likes."""
+
+    def __init__(
+        self, handler: Handler, max_body_bytes: int, peers: set[_ServerConnection]
+    ) -> None:
+        super().__init__(max_body_bytes)
+        self._handler, self._peers = handler, peers
+        self.requests: dict[int, IncomingRequest] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._peers.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._peers.discard(self)
+        for request in self.requests.values():
+            request.cancelled = True
+        self.requests.clear()
+
+    def on_frame(self, kind: int, request_id: int, head: bytes, body: Buffer) -> None:
+        if kind == CANCEL:
+            request = self.requests.pop(request_id, None)
+            if request is not None:
+                request.cancelled = True
+            return
+        request = IncomingRequest(self, request_id, head, body)
+        self.requests[request_id] = request
+        self._handler(request)
+
+
+class LinkServer:
+    """Answers requests; `handler` is called on the event loop and must not block.
+
+    Args:
+        handler: Takes each request and answers it, now or later.
+        max_body_bytes: Largest request that is accepted; a larger one ends its connection.
+    """
+
+    def __init__(self, handler: Handler, *, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES) -> None:
+        self._handler, self._max_body = handler, max_body_bytes
+        self._peers: set[_ServerConnection] = set()
+        self._server: asyncio.Server | None = None
+        self.address = ""
+
+    async def start(self, address: str) -> str:
+        """Listens on "unix:///path" or "tcp://host:port" (port 0: any) and returns the address."""
+        loop = asyncio.get_running_loop()
+        where = _endpoint(address)
+
+        def protocol() -> _ServerConnection:
+            return _ServerConnection(self._handler, self._max_body, self._peers)
+
+        if isinstance(where, str):
+            path = Path(where)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.unlink(missing_ok=True)
+            self._server = await loop.create_unix_server(protocol, where)
+            self.address = address
+        else:
+            self._server = await loop.create_server(protocol, *where)
+            port = self._server.sockets[0].getsockname()[1]
+            self.address = f"tcp://{where[0]}:{port}"
+        return self.address
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not been answered."""
+        return sum(len(peer.requests) for peer in self._peers)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Waits for the requests in hand, then ends every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_seconds):
+                while self.in_flight:
+                    await asyncio.sleep(0.01)
+        for peer in list(self._peers):
+            peer.close()
+        while self._peers:
+            await asyncio.sleep(0)
+        where = _endpoint(self.address)
+        if isinstance(where, str):
+            Path(where).unlink(missing_ok=True)
+
+
+def _endpoint(address: str) -> str | tuple[str, int]:
+    """Returns the path of a Unix socket, or host and port."""
+    url = urlsplit(address)
+    if url.scheme == "unix":
+        return url.path
+    if url.scheme == "tcp" and url.hostname and url.port is not None:
+        return url.hostname, url.port
+    raise InvalidRequest(f"'{address}' is no link address: use unix:///path or tcp://host:port.")
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
