@@ -56,4 +56,9 @@ class ServiceSettings(BaseSettings):
     max_attempts: int = Field(
         5, ge=1, description="Deliveries of one event before it is given up as a dead letter."
     )
+    otlp_endpoint: str = Field(
+        "",
+        validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="Collector to export traces to as well; OpenTelemetry's own variable.",
+    )
     log_level: str = Field("INFO", description="Python logging level.")
