@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -47,7 +47,7 @@ HANDLED = Histogram(
 )
 PUBLISHED = Counter("adlik_events_published_total", "Events published.", ["event"])
 
-Handler = Callable[[Any, "Delivery"], Awaitable[None]]
+Handler = Callable[[Any, "Delivery"], Awaitable[Sequence[str] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,8 @@ class Bus:
             durable: Name of the durable consumer, after the job it does; processes that use the
                 same name share the work.
             handlers: What to do with each type of event. A handler may be called again with the
-                same event and must then come to the same result.
+                same event and must then come to the same result. A list that it returns (recipes,
+                variants: what later stages will work on) is published as `StageFinished`.
         """
         config = api.ConsumerConfig(
             durable_name=durable,
@@ -208,7 +209,9 @@ class Bus:
                         cure="The worker was killed each time: look at its memory and its log.",
                     )
                 with self._heartbeats(message):
-                    await handler(event, Delivery(attempt, last))
+                    outputs = await handler(event, Delivery(attempt, last))
+                    if outputs is not None:
+                        await self._finish(durable, event, outputs)
                 await message.ack()
             except asyncio.CancelledError:
                 with contextlib.suppress(NatsError):
@@ -219,6 +222,12 @@ class Bus:
                 telemetry.record_error(span, error)
                 await self._failed(durable, event, message, error, attempt)
         HANDLED.labels(durable, name, outcome).observe(time.perf_counter() - started)
+
+    async def _finish(self, stage: str, event: Any, outputs: Sequence[str]) -> None:
+        finished = model_pb2.FinishedStage(
+            stage=stage, subject=events.describe(event), outputs=outputs
+        )
+        await self.publish(events_pb2.StageFinished(pushed=event.pushed, finished=finished))
 
     async def _failed(
         self, durable: str, event: Any, message: Msg, error: Exception, attempt: int

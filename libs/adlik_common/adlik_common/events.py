@@ -46,6 +46,7 @@ _TABLE: dict[type[Message], tuple[str, Identity]] = {
     ),
     events_pb2.ModelDeployed: ("deployed", _of_version("variant", "replica", "revision")),
     events_pb2.ModelDeleted: ("deleted", lambda e: (e.name, *map(str, e.versions))),
+    events_pb2.StageFinished: ("finished", _of_version("finished.stage", "finished.subject")),
     events_pb2.StageFailed: ("failed", _of_version("failure.stage", "failure.subject")),
 }
 
