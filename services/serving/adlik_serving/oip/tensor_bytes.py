@@ -1,0 +1,89 @@
+"""Tensors as raw bytes: little-endian, row-major, BYTES elements behind 4-byte lengths."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from adlik_common.errors import InvalidTensor
+from adlik_common.tensors import DATATYPES, TensorSpec
+
+from adlik_serving.oip.request import Array, Buffer
+
+_LENGTH = struct.Struct("<I")
+
+
+def read_tensor(spec: TensorSpec, shape: Sequence[int], data: Buffer) -> Array:
+    """Returns the array that raw bytes stand for.
+
+    Numbers become a view of the bytes; they are copied only where they do not lie on a multiple of
+    their size, which engines need not accept.
+
+    Args:
+        spec: The input that the tensor is for.
+        shape: The tensor's shape, already checked against the spec.
+        data: The bytes.
+
+    Raises:
+        InvalidTensor: There are more or fewer bytes than the shape needs.
+    """
+    count = math.prod(shape)
+    if spec.datatype == "BYTES":
+        return _read_strings(spec, count, memoryview(data)).reshape(shape)
+    dtype = DATATYPES[spec.datatype]
+    size = len(data)
+    if size != count * dtype.itemsize:
+        raise InvalidTensor(
+            f"Input '{spec.name}' has {size} bytes; {spec.datatype} {list(shape)} has "
+            f"{count * dtype.itemsize}.",
+            cure="Send the elements row by row, little endian, without padding.",
+            tensor=spec.name,
+        )
+    array = np.frombuffer(data, dtype).reshape(shape)
+    if not array.flags.aligned:
+        array = array.copy()
+    if dtype == np.bool_ and (array.view(np.uint8) > 1).any():
+        raise InvalidTensor(f"Input '{spec.name}' has BOOL bytes other than 0 and 1.")
+    return array
+
+
+def _read_strings(spec: TensorSpec, count: int, data: memoryview) -> Array:
+    """Returns `count` length-prefixed byte strings as an array of objects."""
+    if count > len(data) // _LENGTH.size:
+        raise _wrong_strings(spec, count)
+    strings = np.empty(count, np.object_)
+    position = 0
+    for index in range(count):
+        if position + _LENGTH.size > len(data):
+            raise _wrong_strings(spec, count)
+        (length,) = _LENGTH.unpack_from(data, position)
+        position += _LENGTH.size
+        if length > len(data) - position:
+            raise _wrong_strings(spec, count)
+        strings[index] = bytes(data[position : position + length])
+        position += length
+    if position != len(data):
+        raise _wrong_strings(spec, count)
+    return strings
+
+
+def _wrong_strings(spec: TensorSpec, count: int) -> InvalidTensor:
+    return InvalidTensor(
+        f"Input '{spec.name}' does not hold exactly {count} byte strings.",
+        cure="Write a 4-byte little-endian length before each element.",
+        tensor=spec.name,
+    )
+
+
+def write_tensor(array: Array) -> Buffer:
+    """Returns the raw bytes of an array: a view where it is contiguous."""
+    if array.dtype == np.object_:
+        return b"".join(map(_write_string, array.reshape(-1)))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _write_string(value: object) -> bytes:
+    data = value if isinstance(value, bytes) else str(value).encode()
+    return _LENGTH.pack(len(data)) + data
