@@ -1,0 +1,186 @@
+"""The Open Inference Protocol over HTTP: an ASGI application for everything under /v2.
+
+Plain ASGI, no framework: this is the hot path.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import orjson
+from adlik_common.errors import AdlikError, InvalidRequest, NotFound
+from adlik_proto.adlik.link.v1.link_pb2 import ENCODING_JSON
+
+from adlik_gateway.inference.calls import HTTP, Answer, Call, parse_version, size
+from adlik_gateway.inference.http_answers import (
+    HttpAnswer,
+    error_answer,
+    json_answer,
+    method_answer,
+    plain,
+)
+from adlik_gateway.inference.http_requests import (
+    CancelOnDisconnect,
+    Receive,
+    Scope,
+    Send,
+    number,
+    read_body,
+)
+from adlik_gateway.inference.metadata import Metadata
+from adlik_gateway.inference.recording import Recorder
+from adlik_gateway.inference.router import Router
+
+_BINARY = (b"content-type", b"application/octet-stream")
+_JSON = (b"content-type", b"application/json")
+_JSON_LENGTH = b"inference-header-content-length"
+_TIMEOUT = b"x-request-timeout-ms"
+_HEADERS = frozenset(
+    (b"content-length", b"content-encoding", _JSON_LENGTH, _TIMEOUT, b"traceparent")
+)
+
+
+class _Target(NamedTuple):
+    """What a path under /v2/models names."""
+
+    model: str
+    version: int
+    action: str
+
+
+class OipHttp:
+    """The application.
+
+    Args:
+        router: Answers inferences.
+        metadata: Answers everything else.
+        recorder: Counts requests that are refused here.
+        max_request_bytes: Largest body of an inference.
+    """
+
+    def __init__(
+        self, router: Router, metadata: Metadata, recorder: Recorder, *, max_request_bytes: int
+    ) -> None:
+        self._router, self._metadata, self._recorder = router, metadata, recorder
+        self._limit = max_request_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        try:
+            answer = await self._answer(scope, receive)
+        except Exception as error:  # noqa: BLE001 - the server's edge
+            answer = error_answer(error)
+        answer.headers.append((b"content-length", str(size(answer.body)).encode()))
+        await send(
+            {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+        )
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> HttpAnswer:
+        method, parts = scope["method"], scope["path"].rstrip("/").split("/")[2:]
+        if parts[:1] == ["models"] and len(parts) > 1:
+            target = _target(parts[1:])
+            if target.action == "infer":
+                if method != "POST":
+                    return method_answer("POST")
+                return await self._infer(target, scope, receive)
+            return self._describe(target) if method in ("GET", "HEAD") else method_answer("GET")
+        if parts == ["repository", "index"]:
+            if method != "POST":
+                return method_answer("POST")
+            return self._index(b"".join(await read_body(receive, {}, self._limit)))
+        return self._server("/".join(parts)) if method in ("GET", "HEAD") else method_answer("GET")
+
+    async def _infer(self, target: _Target, scope: Scope, receive: Receive) -> HttpAnswer:
+        try:
+            call = await self._call(target, scope, receive)
+        except AdlikError as error:
+            self._recorder.refused(HTTP, error)
+            raise
+        with CancelOnDisconnect(receive):
+            answer = await self._router.infer(call)
+        return _inferred(answer)
+
+    async def _call(self, target: _Target, scope: Scope, receive: Receive) -> Call:
+        headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
+        json_length = number(headers, _JSON_LENGTH)
+        timeout_ms = number(headers, _TIMEOUT)
+        body = await read_body(receive, headers, self._limit)
+        if json_length > sum(map(len, body)):
+            raise InvalidRequest(
+                f"Inference-Header-Content-Length is {json_length}, "
+                f"but the body has {sum(map(len, body))} bytes.",
+                cure="Set it to the length of the JSON before the tensors.",
+            )
+        return Call(
+            model=target.model,
+            version=target.version,
+            encoding=ENCODING_JSON,
+            body=body,
+            protocol=HTTP,
+            json_length=json_length,
+            timeout=timeout_ms / 1000 if timeout_ms else None,
+            traceparent=headers.get(b"traceparent", b"").decode("latin-1"),
+        )
+
+    def _describe(self, target: _Target) -> HttpAnswer:
+        """Answers a GET under /v2/models."""
+        model, version, action = target
+        match action:
+            case "":
+                return json_answer(plain(self._metadata.model(model, version)))
+            case "config":
+                return json_answer(plain(self._metadata.config(model, version)))
+            case "stats":
+                return json_answer(plain(self._metadata.statistics(model, version)))
+            case "ready":
+                self._metadata.model(model, version)
+                return json_answer({"name": model, "ready": True})
+        raise _no_path(f"models/{model}/{action}")
+
+    def _server(self, path: str) -> HttpAnswer:
+        """Answers a GET of anything else under /v2."""
+        match path:
+            case "":
+                return json_answer(plain(self._metadata.server()))
+            case "health/live":
+                return json_answer({"live": True})
+            case "health/ready":
+                ready = self._metadata.server_ready()
+                return json_answer({"ready": ready}, 200 if ready else 503)
+        raise _no_path(path)
+
+    def _index(self, body: bytes) -> HttpAnswer:
+        try:
+            wanted: Any = orjson.loads(body or b"{}")
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequest(f"The body is not JSON: {error}.") from error
+        if not isinstance(wanted, dict):
+            raise InvalidRequest("The body is not a JSON object.")
+        index = self._metadata.index(
+            str(wanted.get("repository_name", "")), only_ready=wanted.get("ready") is True
+        )
+        return json_answer([plain(entry) for entry in index.models])
+
+
+def _target(parts: list[str]) -> _Target:
+    """Reads "{model}[/versions/{version}][/{action}]"; "stats" alone asks for all models."""
+    if parts == ["stats"]:
+        return _Target("", 0, "stats")
+    model, version, rest = parts[0], 0, parts[1:]
+    if rest[:1] == ["versions"] and len(rest) > 1:
+        version, rest = parse_version(rest[1]), rest[2:]
+    return _Target(model, version, "/".join(rest))
+
+
+def _inferred(answer: Answer) -> HttpAnswer:
+    headers = [_JSON]
+    if json_length := answer.head.json_length:
+        headers = [_BINARY, (_JSON_LENGTH, str(json_length).encode())]
+    if answer.traceparent:
+        headers.append((b"traceparent", answer.traceparent.encode()))
+    return HttpAnswer(200, headers, answer.body)
+
+
+def _no_path(path: str) -> NotFound:
+    return NotFound(f"There is no path /v2/{path[:200]}.", cure="See /openapi.json.")
