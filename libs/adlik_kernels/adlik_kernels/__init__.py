@@ -1,1 +1,44 @@
-"""Hot operators in numba, and their tuner."""
+"""Hot operators for CPUs, made for the machine they run on, and the tuner that finds schedules.
+
+from adlik_kernels import dense, prepare_dense
+
+y = dense(x, w, bias, activation="relu")
+layer = prepare_dense(w, bias, activation="relu", rows=(1, 8))
+y = layer(x)
+"""
+
+from __future__ import annotations
+
+from adlik_kernels.configuration import Configuration, configure, configured
+from adlik_kernels.dense import (
+    PreparedDense,
+    Quantization,
+    dense,
+    prepare_dense,
+    prepare_dense_int8,
+)
+from adlik_kernels.errors import (
+    BuildFailed,
+    InvalidOperand,
+    InvalidRecord,
+    InvalidSchedule,
+    KernelError,
+    MeasureFailed,
+)
+
+__all__ = [
+    "BuildFailed",
+    "Configuration",
+    "InvalidOperand",
+    "InvalidRecord",
+    "InvalidSchedule",
+    "KernelError",
+    "MeasureFailed",
+    "PreparedDense",
+    "Quantization",
+    "configure",
+    "configured",
+    "dense",
+    "prepare_dense",
+    "prepare_dense_int8",
+]

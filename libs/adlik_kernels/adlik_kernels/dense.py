@@ -1,0 +1,308 @@
+"""Matrix products with fused bias, residual and activation: fp32, bf16 and int8."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adlik_kernels import configuration
+from adlik_kernels.build import load
+from adlik_kernels.errors import InvalidOperand
+from adlik_kernels.operands import address, check, check_output
+from adlik_kernels.packing import pack_weights, pad_columns, to_bf16
+from adlik_kernels.pool import shared
+from adlik_kernels.registry import choose
+from adlik_kernels.space import Schedule
+from adlik_kernels.target import Target
+from adlik_kernels.template import dense_module
+from adlik_kernels.workload import Dense
+
+WORTH_SHARING = 400_000
+"""Operations above which a call is shared among threads: some microseconds on one core."""
+
+FEW_ROWS = 8
+"""Below this many rows, a kernel with fewer rows and more columns in a tile is used."""
+
+_pack_words = struct.Struct("8q").pack
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How an int8 product's numbers stand for real ones: real = scale * (level - zero).
+
+    Attributes:
+        x_scale: Scale of x.
+        x_zero: Level of x that stands for 0.
+        w_scale: Scale of w, one value or one a column; its zero is 0.
+        out_scale: Scale of a uint8 result; 0 for a float32 result.
+        out_zero: Level of the result that stands for 0.
+    """
+
+    x_scale: float
+    x_zero: int
+    w_scale: float | NDArray[np.float32]
+    out_scale: float = 0.0
+    out_zero: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    address: int
+    weights: int
+
+
+class PreparedDense:
+    """activation(x @ w + bias + residual) for weights that stay; callable from any thread.
+
+    Made by `prepare_dense` and `prepare_dense_int8`. Kernels for the given numbers of rows, and one
+    for any number, are compiled when it is made: a call never compiles.
+
+    Attributes:
+        workload: What is computed, with rows 0.
+    """
+
+    def __init__(
+        self,
+        workload: Dense,
+        w: NDArray[Any],
+        constants: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+        rows: Iterable[int],
+    ) -> None:
+        self.workload = workload
+        self._w = w
+        self._constants = constants
+        self._places = tuple(address(array) for array in constants)
+        self._target = configuration.target()
+        self._threads = configuration.threads()
+        self._packed: dict[int, NDArray[np.uint32]] = {}
+        self._x_dtype = np.dtype("uint8" if workload.dtype == "int8" else "float32")
+        self._out_dtype = np.dtype(workload.output)
+        self._work_per_row = workload.for_rows(1).operations
+        few = choose(workload.for_rows(4), self._target, self._threads).schedule
+        self._few = self._bind(workload, few)
+        self._any = self._bind(workload, choose(workload, self._target, self._threads).schedule)
+        self._exact: dict[int, _Kernel] = {}
+        for count in rows:
+            exact = workload.for_rows(count)
+            chosen = choose(exact, self._target, self._threads).schedule
+            self._exact[count] = self._bind(exact, chosen)
+
+    def __call__(
+        self,
+        x: NDArray[Any],
+        *,
+        residual: NDArray[np.float32] | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Computes the product.
+
+        Args:
+            x: [rows, depth], contiguous; float32, or uint8 for int8 weights.
+            residual: float32 [rows, columns]; given if and only if it was prepared for.
+            out: Where to write, [rows, columns]; it must not share memory with x or residual.
+
+        Returns:
+            [rows, columns], float32 or, for requantized products, uint8.
+
+        Raises:
+            InvalidOperand: An array does not fit; nothing was written.
+        """
+        workload = self.workload
+        x = check("x", x, self._x_dtype, (None, workload.depth))
+        shape = (x.shape[0], workload.columns)
+        if workload.residual != (residual is not None):
+            wanted = "needs a" if workload.residual else "was prepared without a"
+            raise InvalidOperand(f"This product {wanted} residual.")
+        if residual is not None:
+            residual = check("residual", residual, np.float32, shape)
+        if out is None:
+            out = np.empty(shape, self._out_dtype)
+        else:
+            out = check_output(out, self._out_dtype, shape, (("x", x), ("residual", residual)))
+        self._run(self._words_of(x), out, residual)
+        return out
+
+    def _run(
+        self, x: NDArray[Any], out: NDArray[Any], residual: NDArray[np.float32] | None
+    ) -> None:
+        rows = out.shape[0]
+        kernel = self._exact.get(rows) or (self._few if rows < FEW_ROWS else self._any)
+        bias, scale, quantization = self._places
+        arguments = _pack_words(
+            address(x),
+            kernel.weights,
+            address(out),
+            bias,
+            0 if residual is None else address(residual),
+            scale,
+            quantization,
+            rows,
+        )
+        share = rows * self._work_per_row >= WORTH_SHARING
+        shared(self._threads).run(kernel.address, arguments, self._threads if share else 1)
+
+    def _words_of(self, x: NDArray[Any]) -> NDArray[Any]:
+        """X as the kernel reads it: bfloat16 bits where asked for, rows of whole 32-bit words."""
+        if self.workload.dtype == "bf16":
+            x = to_bf16(x)
+        group = 4 // x.dtype.itemsize
+        spare = -self.workload.depth % group
+        return np.pad(x, ((0, 0), (0, spare))) if spare else x
+
+    def _bind(self, workload: Dense, schedule: Schedule) -> _Kernel:
+        width = schedule.vectors * self._target.lanes
+        if width not in self._packed:
+            self._packed[width] = pack_weights(self._w, width, workload.dtype)
+        code = dense_code(workload, schedule, self._target)
+        return _Kernel(code, address(self._packed[width]))
+
+
+def dense_code(workload: Dense, schedule: Schedule, target: Target) -> int:
+    """Returns the address of a dense kernel, compiling it if no cache has it."""
+    loaded = load(
+        workload.key,
+        (workload, schedule),
+        lambda: dense_module(workload, schedule, target),
+        target,
+    )
+    return loaded.addresses["kernel"]
+
+
+def dense(
+    x: NDArray[np.float32],
+    w: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+    out: NDArray[np.float32] | None = None,
+    *,
+    residual: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Returns activation(x @ w + bias + residual).
+
+    Weights that stay are better prepared once, with `prepare_dense`: here they are packed at every
+    call, and the first call with weights of a new shape compiles.
+
+    Args:
+        x: float32 [rows, depth], contiguous.
+        w: float32 [depth, columns], contiguous.
+        bias: float32 [columns].
+        activation: One of `workload.ACTIVATION_NAMES`, or None.
+        out: Where to write, float32 [rows, columns]; it must not share memory with an input.
+        residual: float32 [rows, columns], added before the activation.
+
+    Raises:
+        InvalidOperand: An array does not fit; nothing was written.
+    """
+    x = check("x", x, np.float32, (None, None))
+    w = check("w", w, np.float32, (x.shape[1], None))
+    if out is not None:
+        inputs = (("w", w), ("bias", bias))
+        check_output(out, np.float32, (x.shape[0], w.shape[1]), inputs)
+    prepared = prepare_dense(w, bias, activation, residual=residual is not None)
+    return prepared(x, residual=residual, out=out)
+
+
+def prepare_dense(
+    w: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+    *,
+    residual: bool = False,
+    dtype: str = "fp32",
+    rows: Iterable[int] = (),
+) -> PreparedDense:
+    """Packs weights and compiles kernels, so that `prepare_dense(w)(x)` only computes.
+
+    Args:
+        w: float32 [depth, columns], contiguous. It is copied.
+        bias: float32 [columns].
+        activation: One of `workload.ACTIVATION_NAMES`, or None.
+        residual: Whether calls will give a residual.
+        dtype: "fp32", or "bf16" to round x and w to bfloat16 and add in fp32.
+        rows: Numbers of rows to make kernels of their own for.
+
+    Raises:
+        InvalidOperand: An array does not fit, or there is no such activation or dtype.
+    """
+    w = check("w", w, np.float32, (None, None))
+    depth, columns = w.shape
+    if bias is not None:
+        bias = check("bias", bias, np.float32, (columns,))
+    if dtype not in {"fp32", "bf16"}:
+        raise InvalidOperand(
+            f"Float weights cannot be prepared as {dtype!r}.",
+            cure="Use fp32 or bf16, or prepare_dense_int8 for quantized weights.",
+        )
+    workload = Dense(
+        rows=0,
+        columns=columns,
+        depth=depth,
+        dtype=dtype,
+        bias=bias is not None,
+        residual=residual,
+        activation=activation or "",
+    )
+    nothing = np.zeros(2, np.float32)
+    constants = (pad_columns(0.0 if bias is None else bias, columns), nothing, nothing)
+    return PreparedDense(workload, to_bf16(w) if dtype == "bf16" else w.copy(), constants, rows)
+
+
+def prepare_dense_int8(
+    w: NDArray[np.int8],
+    quantization: Quantization,
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+    *,
+    rows: Iterable[int] = (),
+) -> PreparedDense:
+    """Packs quantized weights: uint8 x, int8 w, exact 32-bit sums, the scales fused into the end.
+
+    Args:
+        w: int8 [depth, columns], contiguous. It is copied.
+        quantization: How levels stand for real numbers, and whether the result is requantized.
+        bias: float32 [columns], in real numbers.
+        activation: One of `workload.ACTIVATION_NAMES`, or None.
+        rows: Numbers of rows to make kernels of their own for.
+
+    Raises:
+        InvalidOperand: An array or a scale does not fit.
+    """
+    w = check("w", w, np.int8, (None, None))
+    depth, columns = w.shape
+    if bias is not None:
+        bias = check("bias", bias, np.float32, (columns,))
+    scale = _column_scales(quantization, columns)
+    # sum((x - zero) w) = sum(x w) - zero sum(w): the second part is known now and joins the bias.
+    shift = -quantization.x_zero * w.sum(axis=0, dtype=np.int64) * scale.astype(np.float64)
+    total = (shift if bias is None else shift + bias).astype(np.float32)
+    workload = Dense(
+        rows=0,
+        columns=columns,
+        depth=depth,
+        dtype="int8",
+        output="uint8" if quantization.out_scale else "float32",
+        bias=True,
+        activation=activation or "",
+    )
+    inverse = 1.0 / quantization.out_scale if quantization.out_scale else 0.0
+    levels = np.array([inverse, quantization.out_zero], np.float32)
+    constants = (pad_columns(total, columns), pad_columns(scale, columns), levels)
+    return PreparedDense(workload, w.copy(), constants, rows)
+
+
+def _column_scales(quantization: Quantization, columns: int) -> NDArray[np.float32]:
+    w_scale = quantization.w_scale
+    if isinstance(w_scale, np.ndarray):
+        w_scale = check("w_scale", w_scale, np.float32, (columns,))
+    scale = np.full(columns, quantization.x_scale * np.asarray(w_scale), np.float32)
+    levels = range(256)
+    if quantization.x_zero not in levels or quantization.out_zero not in levels:
+        raise InvalidOperand("The zero of a uint8 quantization is a level from 0 to 255.")
+    if not np.all(np.isfinite(scale)) or np.any(scale <= 0) or quantization.out_scale < 0:
+        raise InvalidOperand("The scales of a quantization are finite numbers above 0.")
+    return scale

@@ -1,0 +1,177 @@
+"""The machine, the cache of compiled kernels and the threads."""
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from adlik_kernels import BuildFailed, KernelError, configure, configured, prepare_dense
+from adlik_kernels import build as build_room
+from adlik_kernels.pool import pool_module, shared
+from adlik_kernels.target import LEVELS, host, level_of
+
+
+def test_levels_need_all_below_them():
+    assert level_of(frozenset()) == "portable"
+    assert level_of(frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})) == "portable"
+    assert level_of(frozenset({"avx2", "fma", "f16c"})) == "avx2"
+
+
+def test_masking_hides_what_is_above():
+    if host().level == "portable":
+        return
+    masked = host().masked_to("portable")
+    assert masked.level == level_of(masked.features) == "portable"
+    assert not any(name.startswith(("avx", "fma", "amx")) for name in masked.features)
+
+
+def test_a_level_that_is_not_here_is_refused():
+    with pytest.raises(KernelError, match="no level"):
+        host().masked_to("mmx")
+    above = LEVELS[LEVELS.index(host().level) + 1 :]
+    for level in above:
+        with pytest.raises(KernelError, match="has no"):
+            configure(level=level)
+
+
+def test_masked_code_has_no_wide_registers():
+    import llvmlite.binding as llvm
+    from adlik_kernels.space import Schedule
+    from adlik_kernels.template import dense_module
+    from adlik_kernels.workload import Dense
+
+    target = host().masked_to("avx2") if host().level != "portable" else host()
+    text = str(dense_module(Dense(8, 32, 16), Schedule(4, 2), target))
+    build_room.compile_module(text, target)
+    machine = build_room._machine(target)
+    assert "zmm" not in machine.emit_assembly(llvm.parse_assembly(text))
+
+
+def test_the_second_process_compiles_nothing(tmp_path):
+    program = f"""
+import numpy as np, time
+import adlik_kernels as k
+from adlik_kernels import build
+k.configure(cache={str(tmp_path)!r})
+if {{compiled}}:
+    def refuse(*_): raise SystemExit("compiled again")
+    build.compile_module = refuse
+print(k.prepare_dense(np.ones((7, 9), np.float32))(np.ones((2, 7), np.float32)).sum())
+"""
+    for compiled in (False, True):
+        command = [sys.executable, "-c", program.format(compiled=compiled)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == "126.0", done.stderr
+
+
+def test_a_cache_that_others_can_write_is_refused(tmp_path):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(BuildFailed, match="written by others"):
+        build_room.private_folder(folder)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not an object file", b"x" * 1000])
+def test_a_damaged_object_is_compiled_again(tmp_path, damage):
+    before = configured()
+    configure(cache=tmp_path)
+    try:
+        sound = build_room.object_code("pool", pool_module, host())
+        (kept,) = (tmp_path / "objects").iterdir()
+        kept.write_bytes(damage)
+        assert build_room.object_code("pool", pool_module, host()) == sound
+    finally:
+        configure(cache=before.cache)
+
+
+def test_bad_assembly_is_reported():
+    with pytest.raises(BuildFailed, match="rejects"):
+        build_room.compile_module("define void @kernel( {", host())
+
+
+def test_settings_change_one_by_one(tmp_path):
+    before = configured()
+    try:
+        assert configure(threads=3).cache == before.cache
+        with pytest.raises(KernelError):
+            configure(threads=-1)
+        assert configured().threads == 3
+    finally:
+        configure(threads=before.threads)
+
+
+def layer_and_input():
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((128, 512)).astype(np.float32)
+    return prepare_dense(w), rng.standard_normal((64, 128)).astype(np.float32)
+
+
+def test_callers_on_many_threads_get_their_own_results():
+    layer, x = layer_and_input()
+    inputs = [x * n for n in range(1, 5)]
+    wanted = [layer(x) for x in inputs]
+    wrong = []
+
+    def work(n):
+        same = [(layer(inputs[n]) == wanted[n]).all() for _ in range(200)]
+        wrong.extend(n for fine in same if not fine)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_can_use_the_parents_layer():
+    layer, x = layer_and_input()
+    want = layer(x)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+
+    def work():
+        queue.put(bool((layer(x) == want).all()))
+
+    child = context.Process(target=work)
+    child.start()
+    assert queue.get(timeout=60)
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_the_interpreter_runs_on_while_a_kernel_computes():
+    """Counts in Python while a kernel runs on another thread: impossible if it held the lock."""
+    rng = np.random.default_rng(0)
+    layer = prepare_dense(rng.standard_normal((2048, 2048)).astype(np.float32))
+    x = rng.standard_normal((2048, 2048)).astype(np.float32)
+    started, counted = threading.Event(), []
+
+    def compute():
+        started.set()
+        layer(x)
+        counted.append(None)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    started.wait()
+    steps = 0
+    while not counted:
+        steps += 1
+    thread.join()
+    assert steps > 1000
+
+
+def test_a_pool_ends_its_workers():
+    from adlik_kernels.pool import Pool
+
+    before = threading.active_count()
+    pool = Pool(3)
+    assert threading.active_count() == before + 2
+    pool.close()
+    assert threading.active_count() == before
+    assert shared(2) is shared(2)
