@@ -1,0 +1,71 @@
+"""Runs a serving replica: `python -m adlik_serving`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from adlik_common.link import LinkServer
+from adlik_common.service import Context, run
+from adlik_runtimes import registry
+
+from adlik_serving.deployer import Deployer
+from adlik_serving.servicer import Servicer
+from adlik_serving.settings import ServingSettings
+
+log = logging.getLogger(__name__)
+
+# After the replica has said that it drains, gateways need a moment to hear it.
+_HEAR_SECONDS = 0.2
+
+
+@asynccontextmanager
+async def serve(context: Context) -> AsyncIterator[None]:
+    """Serves what is released, from before `yield` until every accepted request is answered."""
+    settings: ServingSettings = context.settings
+    deployer = Deployer(context, settings)
+    server = LinkServer(
+        Servicer(deployer.loaded, deployer.failed), max_body_bytes=settings.max_request_bytes
+    )
+    context.replica.link = _advertised(settings, await server.start(_address(settings, context.id)))
+    for name, engine in registry.engines().items():
+        context.replica.engines[name] = engine.unavailable()
+    context.background(deployer.watch(), "releases")
+    await deployer.settled(settings.ready_seconds)
+    log.info("listens on %s with %d engine threads", context.replica.link, settings.threads())
+    yield
+    await asyncio.sleep(_HEAR_SECONDS)
+    await server.stop(settings.drain_seconds)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(settings.drain_seconds):
+            await deployer.close()
+
+
+def _address(settings: ServingSettings, instance: str) -> str:
+    """Returns the address to listen on."""
+    if settings.link_host:
+        return f"tcp://{settings.link_host}:{settings.link_port}"
+    return f"unix://{settings.runtime_dir}/serving-{instance}.sock"
+
+
+def _advertised(settings: ServingSettings, address: str) -> str:
+    """Returns the address that gateways are to use."""
+    url = urlsplit(address)
+    host = settings.link_advertise
+    if url.scheme == "tcp" and not host and url.hostname == "0.0.0.0":
+        host = socket.gethostname()
+    return f"tcp://{host}:{url.port}" if url.scheme == "tcp" and host else address
+
+
+def main() -> None:
+    """Runs the service until it is told to stop."""
+    run("serving", ServingSettings(), serve)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A model variant in memory: opened from its artifact, warm, and given back once replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from adlik_common import bundle, spans
+from adlik_common.errors import EngineFailed
+from adlik_common.telemetry import tracer
+from adlik_proto.adlik.control.v1 import control_pb2
+from adlik_proto.adlik.model.v1 import model_pb2
+from adlik_runtimes import registry
+from adlik_runtimes.engine import LoadedModel
+
+from adlik_serving.batcher import Batcher, Limits
+from adlik_serving.metrics import LOADED_MODELS, MODEL_MEMORY_BYTES, VariantMetrics
+from adlik_serving.oip.request import ModelLabel, Signature
+from adlik_serving.warmup import WarmUp, warm_up
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that an engine has loaded and that has been warmed up.
+
+    Attributes:
+        model: The engine's model.
+        warm: What the warm-up has shown.
+        memory_bytes: Resident memory that opening it added to the process.
+    """
+
+    model: LoadedModel
+    warm: WarmUp
+    memory_bytes: int
+
+
+def open_variant(
+    path: Path, compiled: model_pb2.CompiledModel, *, threads: int, max_rows: int, max_bytes: int
+) -> Opened:
+    """Loads and warms a compiled model; takes seconds, so it is called in a thread.
+
+    Args:
+        path: The artifact.
+        compiled: What it is.
+        threads: Threads of the engine.
+        max_rows: Largest batch that is configured.
+        max_bytes: Largest size of an unpacked bundle.
+
+    Raises:
+        NotFound: No such engine.
+        EngineFailed: The engine does not run here or can't load the model.
+    """
+    engine = registry.engine(compiled.engine)
+    if reason := engine.unavailable():
+        raise EngineFailed(
+            f"The engine {compiled.engine} does not run on this replica: {reason}.",
+            cure="Release a variant for another engine, or serve on a machine that has it.",
+        )
+    before = psutil.Process().memory_info().rss
+    with _files_of(path, compiled.artifact.media_type, max_bytes) as files:
+        with tracer().start_as_current_span(spans.LOAD):
+            model = engine.load(files, precision=compiled.precision, threads=threads)
+        try:
+            with tracer().start_as_current_span(spans.WARM_UP):
+                warm = warm_up(model, max_rows)
+        except BaseException:
+            model.close()
+            raise
+    return Opened(model, warm, max(0, psutil.Process().memory_info().rss - before))
+
+
+@contextmanager
+def _files_of(path: Path, media_type: str, max_bytes: int) -> Iterator[Path]:
+    """Yields the file, or the folder of a bundle's files, that the engine loads."""
+    if media_type != bundle.MEDIA_TYPE:
+        yield path
+        return
+    # Engines read or map the files while loading; what is mapped outlives its name.
+    with tempfile.TemporaryDirectory(prefix="adlik-model-") as folder:
+        bundle.unpack(path, Path(folder), max_bytes=max_bytes)
+        yield Path(folder)
+
+
+class LoadedVariant:
+    """A variant that answers requests.
+
+    Args:
+        release: Why it is loaded.
+        opened: The model.
+        limits: How far its queue may grow; batches are limited by what the warm-up has shown too.
+
+    Attributes:
+        release: As given; replaced where a newer release names the same artifact.
+        name: The model's name.
+        version: The model's version.
+        label: Name and version as answers state them.
+        signature: What it takes and gives.
+        batcher: Where requests are submitted.
+        memory_bytes: Resident memory that it added.
+    """
+
+    def __init__(self, release: model_pb2.Release, opened: Opened, limits: Limits) -> None:
+        self.release = release
+        self.name, self.version = release.pushed.name, release.pushed.version
+        self.label = ModelLabel(self.name, str(self.version))
+        self.variant = release.compiled.variant
+        self.memory_bytes = opened.memory_bytes
+        self._model = opened.model
+        self._max_rows = limits.max_rows
+        self.signature = Signature.of(opened.model.inputs, opened.model.outputs)
+        self._metrics = VariantMetrics(self.name, self.variant)
+        self.batcher = Batcher(opened.model, limits, self._metrics, opened.warm.run_ns)
+        MODEL_MEMORY_BYTES.labels(self.name, self.variant).set(self.memory_bytes)
+        LOADED_MODELS.inc()
+
+    def serves(self, release: model_pb2.Release) -> bool:
+        """Whether this is what the release asks for, whatever the release's revision."""
+        mine = self.release
+        return mine.compiled == release.compiled and mine.pushed == release.pushed
+
+    def describe(self) -> control_pb2.LoadedModel:
+        """Returns this variant's part of the replica's entry."""
+        return control_pb2.LoadedModel(
+            name=self.name,
+            version=self.version,
+            variant=self.variant,
+            revision=self.release.revision,
+            engine=self.release.compiled.engine,
+            memory_bytes=self.memory_bytes,
+            max_batch_size=self._max_rows,
+            signature=_describe(self.signature),
+        )
+
+    async def retire(self) -> None:
+        """Answers what was accepted, then gives the memory back."""
+        await self.batcher.drain()
+        self.batcher.close()
+        await asyncio.to_thread(release_memory, self._model)
+        self._metrics.forget()
+        LOADED_MODELS.dec()
+
+
+def release_memory(model: LoadedModel) -> None:
+    """Closes a model and returns the freed memory to the system (glibc keeps it otherwise)."""
+    model.close()
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _describe(signature: Signature) -> model_pb2.Signature:
+    return model_pb2.Signature(
+        inputs=[
+            model_pb2.TensorSpec(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+            for spec in signature.inputs.values()
+        ],
+        outputs=[
+            model_pb2.TensorSpec(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+            for spec in signature.outputs.values()
+        ],
+    )

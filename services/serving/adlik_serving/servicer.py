@@ -1,0 +1,208 @@
+"""Answers inference requests from the link: find the model, decode, queue, encode, and trace."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from time import perf_counter_ns
+
+from adlik_common import spans, telemetry
+from adlik_common.errors import (
+    AdlikError,
+    Internal,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    to_proto,
+)
+from adlik_common.link import IncomingRequest
+from adlik_proto.adlik.link.v1 import link_pb2
+from google.protobuf.message import DecodeError
+from opentelemetry import trace
+
+from adlik_serving.batcher import Work
+from adlik_serving.loaded import LoadedVariant
+from adlik_serving.metrics import count_request
+from adlik_serving.oip import json_body, protobuf_body
+from adlik_serving.oip.request import Codec, InferRequest
+
+log = logging.getLogger(__name__)
+
+CODECS: dict[int, Codec] = {
+    link_pb2.ENCODING_PROTOBUF: protobuf_body,
+    link_pb2.ENCODING_JSON: json_body,
+}
+
+
+class Servicer:
+    """The link's handler.
+
+    Args:
+        loaded: What is served, by model name; read at each request.
+        failed: Why a model is not served, by model name.
+    """
+
+    def __init__(
+        self, loaded: Mapping[str, LoadedVariant], failed: Mapping[str, AdlikError]
+    ) -> None:
+        self._loaded, self._failed = loaded, failed
+
+    def __call__(self, incoming: IncomingRequest) -> None:
+        """Takes a request; it is answered from its batch, or at once where it is wrong."""
+        call = _Call(incoming)
+        try:
+            call.start(self._find)
+        except AdlikError as error:
+            call.fail(error)
+        except Exception as error:
+            # The edge of the service: a fault of ours must not end the connection of others.
+            log.exception("request for %s", call.head.model)
+            call.fail(Internal(f"{type(error).__name__}: {error}"))
+
+    def _find(self, head: link_pb2.InferRequestHead) -> LoadedVariant:
+        """Returns the variant that a request is for; raises `NotFound` or `Unavailable`."""
+        variant = self._loaded.get(head.model)
+        if variant is None:
+            if (reason := self._failed.get(head.model)) is not None:
+                raise Unavailable(
+                    f"Model '{head.model}' can't be served by this replica: {reason.message}",
+                    cure=reason.cure,
+                )
+            names = ", ".join(f"'{name}'" for name in sorted(self._loaded)) or "none"
+            raise NotFound(
+                f"No model '{head.model}' is served here; there are: {names}.",
+                cure="Push it, or use the name of one that is served.",
+            )
+        if head.version not in (0, variant.version):
+            raise NotFound(
+                f"Version {head.version} of model '{head.model}' is not served; "
+                f"version {variant.version} is.",
+                cure="Ask for the served version, or for none.",
+            )
+        return variant
+
+
+class _Call:
+    """One request from frame to frame."""
+
+    __slots__ = ("_codec", "_decoded_ns", "_incoming", "_request", "_started", "_variant", "head")
+
+    _codec: Codec
+    _request: InferRequest
+
+    def __init__(self, incoming: IncomingRequest) -> None:
+        self._started = perf_counter_ns()
+        self._decoded_ns = 0
+        self._incoming = incoming
+        self._variant: LoadedVariant | None = None
+        self.head = link_pb2.InferRequestHead()
+
+    def start(self, find: Callable[[link_pb2.InferRequestHead], LoadedVariant]) -> None:
+        """Decodes the request and queues it."""
+        incoming = self._incoming
+        try:
+            self.head = head = link_pb2.InferRequestHead.FromString(incoming.head)
+        except DecodeError as error:
+            raise InvalidRequest(f"The frame's head can't be read: {error}.") from error
+        codec = CODECS.get(head.encoding)
+        if codec is None:
+            raise InvalidRequest(f"Encoding {head.encoding} of the body is unknown.")
+        self._codec = codec
+        self._variant = variant = find(head)
+        self._request = request = codec.decode(incoming.body, head.json_length, variant.signature)
+        self._decoded_ns = perf_counter_ns() - self._started
+        wait_ns = head.timeout_ms * 1_000_000
+        variant.batcher.submit(
+            Work(
+                request.inputs,
+                tuple([output.name for output in request.outputs]),
+                self._answer,
+                self._is_cancelled,
+                self._started + wait_ns if wait_ns > 0 else 0,
+            )
+        )
+
+    def _is_cancelled(self) -> bool:
+        return self._incoming.cancelled
+
+    def _answer(self, work: Work) -> None:
+        """Encodes what the run gave and writes it."""
+        if work.error is not None:
+            self.fail(work.error, work)
+            return
+        try:
+            self._respond(work)
+        except AdlikError as error:
+            self.fail(error, work)
+        except Exception as error:
+            log.exception("answer of %s", self.head.model)
+            self.fail(Internal(f"{type(error).__name__}: {error}"), work)
+
+    def _respond(self, work: Work) -> None:
+        variant = self._variant
+        assert variant is not None
+        started = perf_counter_ns()
+        answer = self._codec.encode(self._request, variant.label, work.results)
+        work.input_ns += self._decoded_ns
+        work.output_ns += perf_counter_ns() - started
+        head = link_pb2.InferResponseHead(
+            json_length=answer.json_length,
+            model=variant.name,
+            version=variant.version,
+            variant=variant.variant,
+            queue_ns=work.queue_ns,
+            input_ns=work.input_ns,
+            infer_ns=work.infer_ns,
+            output_ns=work.output_ns,
+            batch_size=work.batch_rows,
+        )
+        self._incoming.respond(head.SerializeToString(), *answer.buffers)
+        count_request(variant.name, "OK")
+        if self.head.traceparent:
+            self._trace(work, None)
+
+    def fail(self, error: AdlikError, work: Work | None = None) -> None:
+        """Answers with an error."""
+        head = link_pb2.ErrorHead(error=to_proto(error))
+        self._incoming.fail(head.SerializeToString())
+        # Names of models that do not exist must not become labels.
+        count_request(self._variant.name if self._variant else "", error.code)
+        if self.head.traceparent:
+            self._trace(work, error)
+
+    def _trace(self, work: Work | None, error: AdlikError | None) -> None:
+        """Records the request's spans afterwards, from the times that were measured anyway."""
+        tracer, wall = telemetry.tracer(), time.time_ns() - perf_counter_ns()
+        attributes: dict[str, str | int] = {spans.MODEL: self.head.model}
+        if self._variant is not None:
+            compiled = self._variant.release.compiled
+            attributes |= {
+                spans.VERSION: self._variant.version,
+                spans.VARIANT: compiled.variant,
+                spans.ENGINE: compiled.engine,
+                spans.PRECISION: compiled.precision,
+            }
+        span = tracer.start_span(
+            spans.SERVING_INFER,
+            telemetry.context_from(self.head.traceparent),
+            kind=trace.SpanKind.SERVER,
+            attributes=attributes,
+            start_time=wall + self._started,
+        )
+        if error is not None:
+            telemetry.record_error(span, error)
+        if work is not None:
+            span.set_attribute(spans.BATCH_SIZE, work.batch_rows)
+            inside = trace.set_span_in_context(span)
+            queued = wall + work.arrived_ns
+            taken = queued + work.queue_ns
+            # The batch is joined after it was taken from the queue, in the last part of input_ns.
+            joined = taken + max(0, work.input_ns - self._decoded_ns)
+            for name, start, end in (
+                (spans.QUEUE, queued, taken),
+                (spans.BATCH, taken, joined),
+                (spans.EXECUTE, joined, joined + work.infer_ns),
+            ):
+                tracer.start_span(name, inside, start_time=start).end(end)
+        span.end(wall + perf_counter_ns())
