@@ -1,0 +1,86 @@
+"""Decides which variant is served: the fastest that passed, of the newest version."""
+
+from __future__ import annotations
+
+from adlik_proto.adlik.model.v1 import model_pb2
+
+# A variant must be this much faster than the one served to replace it: measurements are noisy.
+MIN_GAIN = 1.02
+DEFAULT_MIN_SPEEDUP = 1.0
+MAX_HISTORY = 10
+
+
+def best_variant(record: model_pb2.ModelVersion) -> model_pb2.Variant | None:
+    """Returns a version's fastest accepted variant, None while nothing passed."""
+    accepted = [v for v in record.variants if v.verification.accepted]
+    return max(accepted, key=lambda v: v.verification.speedup, default=None)
+
+
+def decide(
+    record: model_pb2.ModelVersion, current: model_pb2.Release | None
+) -> model_pb2.Release | None:
+    """Returns the release that should replace the current one, None to leave it.
+
+    A newer version replaces an older one as soon as one of its variants has passed. Within a
+    version a variant replaces another when it is clearly faster and reaches the plan's speed-up.
+    A variant that a person chose stays until a newer version comes.
+    """
+    best = best_variant(record)
+    if best is None:
+        return None
+    if current is None or current.pushed.version < record.pushed.version:
+        return release(record, best, current, "first variant of this version that passed")
+    if current.pushed.version > record.pushed.version or current.pinned:
+        return None
+    limits = record.pushed.plan.limits
+    needed = limits.min_speedup if limits.HasField("min_speedup") else DEFAULT_MIN_SPEEDUP
+    speedup = best.verification.speedup
+    if speedup < needed or speedup < current.speedup * MIN_GAIN:
+        return None
+    reason = f"{speedup:.2f}x the pushed model's speed; the one before had {current.speedup:.2f}x"
+    return release(record, best, current, reason)
+
+
+def release(
+    record: model_pb2.ModelVersion,
+    variant: model_pb2.Variant,
+    current: model_pb2.Release | None,
+    reason: str,
+    *,
+    pinned: bool = False,
+) -> model_pb2.Release:
+    """Returns a release of a variant that follows the current one and remembers it."""
+    new = model_pb2.Release(
+        pushed=record.pushed,
+        compiled=variant.compiled,
+        revision=1,
+        speedup=variant.verification.speedup,
+        reason=reason,
+        pinned=pinned,
+    )
+    new.released_at.GetCurrentTime()
+    if current is not None:
+        new.revision = current.revision + 1
+        new.history.extend([without_history(current), *current.history][:MAX_HISTORY])
+    return new
+
+
+def without_history(release_: model_pb2.Release) -> model_pb2.Release:
+    """Returns a copy that does not remember its predecessors."""
+    copy = model_pb2.Release()
+    copy.CopyFrom(release_)
+    del copy.history[:]
+    return copy
+
+
+def rolled_back(current: model_pb2.Release) -> model_pb2.Release | None:
+    """Returns the release that serves again what was served before, None where nothing was."""
+    if not current.history:
+        return None
+    new = without_history(current.history[0])
+    new.revision = current.revision + 1
+    new.reason = f"rolled back from revision {current.revision}"
+    new.pinned = True
+    new.released_at.GetCurrentTime()
+    new.history.extend(current.history[1:])
+    return new

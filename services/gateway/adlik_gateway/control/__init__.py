@@ -1,0 +1,1 @@
+"""What users ask of the gateway, once for all transports."""

@@ -1,0 +1,206 @@
+"""Reads what the gateway must know of an ONNX file, in place: its signature and external files.
+
+No ML framework and no copy: the file is mapped and only small fields are looked at. Numbers are
+those of onnx.proto, the format's published schema.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from adlik_common.bundle import safe_name
+from adlik_common.errors import InvalidModel, InvalidRequest
+from adlik_common.tensors import TensorSpec
+from adlik_common.wire import Field, fields
+
+MAX_FIELDS = 5_000_000
+MAX_GRAPH_DEPTH = 20
+
+_DATATYPES = {
+    1: "FP32", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64",
+    8: "BYTES", 9: "BOOL", 10: "FP16", 11: "FP64", 12: "UINT32", 13: "UINT64", 16: "BF16",
+}  # fmt: skip
+_EXTERNAL = 1
+
+
+class _Model:
+    GRAPH = 7
+
+
+class _Graph:
+    NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
+
+
+class _Node:
+    ATTRIBUTE = 5
+
+
+class _Attribute:
+    TENSOR, GRAPH, TENSORS, GRAPHS = 5, 6, 10, 11
+
+
+class _Tensor:
+    NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """What an ONNX file says of itself.
+
+    Attributes:
+        inputs: What it takes, without the weights that old files list among the inputs.
+        outputs: What it gives.
+        external_files: Relative names of the files that hold weights.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    external_files: tuple[str, ...]
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Returns a file's signature and external files.
+
+    Raises:
+        InvalidModel: The file is cut off or is no ONNX model.
+        UnsafePath: An external file lies outside the upload.
+    """
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # Not closed by hand: an error's traceback may still hold views of it.
+    try:
+        return _Reader(has_external=mapped.find(b"location") >= 0).read(memoryview(mapped))
+    except InvalidRequest as error:
+        raise InvalidModel(
+            f"The ONNX file can't be read: {error.message}",
+            cure="Check that the upload is complete, e.g. with onnx.checker.",
+        ) from None
+
+
+class _Reader:
+    """Walks one file, with a bound on the work a hostile file can cause."""
+
+    def __init__(self, *, has_external: bool) -> None:
+        self._left = MAX_FIELDS
+        self._has_external = has_external
+        self._external: set[str] = set()
+
+    def read(self, view: memoryview) -> OnnxFile:
+        graph = None
+        for field in self._fields(view):
+            if field.number == _Model.GRAPH:
+                graph = field.view
+        if graph is None:
+            raise InvalidModel("The file holds no ONNX graph.", cure="Push an ONNX model.")
+        inputs: list[TensorSpec] = []
+        outputs: list[TensorSpec] = []
+        weights: set[str] = set()
+        nodes = 0
+        for field in self._fields(graph):
+            if field.number == _Graph.INPUT:
+                inputs.append(self._spec(field.view))
+            elif field.number == _Graph.OUTPUT:
+                outputs.append(self._spec(field.view))
+            elif field.number == _Graph.INITIALIZER:
+                weights.add(self._weight(field.view))
+            elif field.number == _Graph.NODE:
+                nodes += 1
+                self._node(field.view, 1)
+        if not outputs or not nodes:
+            raise InvalidModel(
+                f"The ONNX graph has {nodes} nodes and {len(outputs)} outputs.",
+                cure="Export the whole model again.",
+            )
+        return OnnxFile(
+            tuple(spec for spec in inputs if spec.name not in weights),
+            tuple(outputs),
+            tuple(sorted(self._external)),
+        )
+
+    def _fields(self, view: memoryview) -> Iterator[Field]:
+        for field in fields(view):
+            self._left -= 1
+            if self._left < 0:
+                raise InvalidModel("The ONNX file has too many fields to be a model.")
+            yield field
+
+    def _spec(self, view: memoryview) -> TensorSpec:
+        name, datatype, shape = "", 0, None
+        for field in self._fields(view):  # ValueInfoProto
+            if field.number == 1:
+                name = field.text
+            elif field.number == 2:
+                datatype, shape = self._tensor_type(name, field.view)
+        if datatype not in _DATATYPES or shape is None:
+            raise InvalidModel(
+                f"'{name}' has a type or rank that can't be served (ONNX type {datatype}).",
+                cure="Export the model with tensor inputs and outputs of known rank.",
+            )
+        return TensorSpec(name, _DATATYPES[datatype], shape)
+
+    def _tensor_type(self, name: str, view: memoryview) -> tuple[int, tuple[int, ...] | None]:
+        datatype, shape = 0, None
+        for choice in self._fields(view):  # TypeProto
+            if choice.number != 1:
+                raise InvalidModel(
+                    f"'{name}' is no tensor (a sequence, map or optional).",
+                    cure="Export the model with tensor inputs and outputs.",
+                )
+            for field in self._fields(choice.view):  # TypeProto.Tensor
+                if field.number == 1:
+                    datatype = field.signed
+                elif field.number == 2:
+                    shape = tuple(
+                        self._dimension(dim.view)
+                        for dim in self._fields(field.view)
+                        if dim.number == 1
+                    )
+        return datatype, shape
+
+    def _dimension(self, view: memoryview) -> int:
+        size = -1
+        for field in self._fields(view):  # TensorShapeProto.Dimension
+            if field.number == 1:
+                size = field.signed
+        # Some exporters write 0 or -1 for "any size".
+        return size if size > 0 else -1
+
+    def _weight(self, view: memoryview) -> str:
+        name, external, location = "", "", 0
+        for field in self._fields(view):  # TensorProto
+            if field.number == _Tensor.NAME:
+                name = field.text
+            elif field.number == _Tensor.DATA_LOCATION:
+                location = field.signed
+            elif field.number == _Tensor.EXTERNAL_DATA:
+                entry = {f.number: f.text for f in self._fields(field.view)}
+                if entry.get(1) == "location":
+                    external = entry.get(2, "")
+        if location == _EXTERNAL:
+            self._external.add(safe_name(external))
+        return name
+
+    def _node(self, view: memoryview, depth: int) -> None:
+        """Looks for external weights inside a node's attributes and their graphs."""
+        if not self._has_external:
+            return
+        if depth > MAX_GRAPH_DEPTH:
+            raise InvalidModel("The ONNX file's graphs are nested too deeply.")
+        for attribute in self._fields(view):
+            if attribute.number != _Node.ATTRIBUTE:
+                continue
+            for field in self._fields(attribute.view):
+                if field.number in (_Attribute.TENSOR, _Attribute.TENSORS):
+                    self._weight(field.view)
+                elif field.number in (_Attribute.GRAPH, _Attribute.GRAPHS):
+                    self._subgraph(field.view, depth)
+
+    def _subgraph(self, view: memoryview, depth: int) -> None:
+        for field in self._fields(view):
+            if field.number == _Graph.NODE:
+                self._node(field.view, depth + 1)
+            elif field.number == _Graph.INITIALIZER:
+                self._weight(field.view)

@@ -1,0 +1,99 @@
+"""Checks pushed samples against the model's signature before anybody computes with them."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from adlik_common.errors import InvalidSamples
+from adlik_common.tensors import DATATYPES, TensorSpec
+from numpy.lib import format as npy
+
+LABELS = "labels"
+_CURE = (
+    "Push an .npz with one array per model input (first axis: samples) and, optionally, 'labels'."
+)
+
+
+def check_samples(path: Path, inputs: Sequence[TensorSpec], *, max_bytes: int) -> int:
+    """Returns the number of samples in an NPZ archive that fits a model.
+
+    Args:
+        path: The archive; it is hostile until checked: nothing is unpickled, no size is believed.
+        inputs: What the model takes.
+        max_bytes: Most bytes that the arrays may have when unpacked.
+
+    Raises:
+        InvalidSamples: The archive, an array's name, datatype or shape, or a value (NaN, Inf)
+            does not fit.
+    """
+    specs = {spec.name: spec for spec in inputs}
+    counts: dict[str, int] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
+                raise InvalidSamples(f"The samples unpack to more than {max_bytes} bytes.")
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                with archive.open(entry) as file:
+                    array = _read(name, file, entry.file_size)
+                if name != LABELS:
+                    _check(name, array, specs)
+                counts[name] = len(array)
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
+        raise InvalidSamples(
+            f"The samples are no readable .npz archive: {error}.", cure=_CURE
+        ) from error
+    return _count(counts, specs)
+
+
+def _read(name: str, file: IO[bytes], size: int) -> np.ndarray:
+    version = npy.read_magic(file)
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = header(file)
+    if dtype.hasobject or not shape or math.prod(shape) * dtype.itemsize > size:
+        raise InvalidSamples(
+            f"The array '{name}' has dtype {dtype} and shape {list(shape)}.", cure=_CURE
+        )
+    data = np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype)
+    return data.reshape(shape, order="F" if fortran else "C")
+
+
+def _check(name: str, array: np.ndarray, specs: dict[str, TensorSpec]) -> None:
+    spec = specs.get(name)
+    if spec is None:
+        raise InvalidSamples(
+            f"The samples hold '{name}'; the model takes {sorted(specs)}.", cure=_CURE
+        )
+    if array.dtype != DATATYPES.get(spec.datatype):
+        raise InvalidSamples(
+            f"'{name}' has dtype {array.dtype}; the model takes {spec.datatype}.",
+            cure="Convert the array before saving it.",
+        )
+    wanted, found = spec.shape[1:], array.shape[1:]
+    if len(wanted) != len(found) or any(
+        w not in (-1, f) for w, f in zip(wanted, found, strict=True)
+    ):
+        raise InvalidSamples(
+            f"'{name}' has samples of shape {list(found)}; the model takes {list(wanted)}.",
+            cure="The first axis counts the samples; the others are the model's.",
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.size(array) - np.isfinite(array).sum())
+        raise InvalidSamples(
+            f"'{name}' holds {bad} values that are NaN or infinite.",
+            cure="Check the preprocessing that made the samples.",
+        )
+
+
+def _count(counts: dict[str, int], specs: dict[str, TensorSpec]) -> int:
+    missing = sorted(set(specs) - set(counts))
+    if missing:
+        raise InvalidSamples(f"The samples lack the model's inputs {missing}.", cure=_CURE)
+    if len(set(counts.values())) != 1 or not next(iter(counts.values())):
+        raise InvalidSamples(f"The arrays have different numbers of samples: {counts}.", cure=_CURE)
+    return next(iter(counts.values()))
