@@ -21,7 +21,10 @@ _WINDOW_BITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
 
 def number(headers: Mapping[bytes, bytes], name: bytes) -> int:
     """Returns the whole number in a header, 0 where it is not set."""
-    text = headers.get(name, b"0").strip()
+    text = headers.get(name)
+    if text is None:
+        return 0
+    text = text.strip()
     if not (text.isdigit() and len(text) <= 18):
         raise InvalidRequest(
             f"The header {name.decode()} is '{text[:40].decode('latin-1')}', no whole number."

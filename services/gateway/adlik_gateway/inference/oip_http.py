@@ -106,10 +106,10 @@ class OipHttp:
         json_length = number(headers, _JSON_LENGTH)
         timeout_ms = number(headers, _TIMEOUT)
         body = await read_body(receive, headers, self._limit)
-        if json_length > sum(map(len, body)):
+        if json_length > (total := sum(map(len, body))):
             raise InvalidRequest(
                 f"Inference-Header-Content-Length is {json_length}, "
-                f"but the body has {sum(map(len, body))} bytes.",
+                f"but the body has {total} bytes.",
                 cure="Set it to the length of the JSON before the tensors.",
             )
         return Call(

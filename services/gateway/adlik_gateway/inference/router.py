@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 
 from adlik_common.errors import (
@@ -20,6 +21,8 @@ from adlik_gateway import metrics
 from adlik_gateway.inference.calls import Answer, Call, size
 from adlik_gateway.inference.recording import Record, Recorder
 from adlik_gateway.inference.replicas import ReplicaTable, ServingReplica
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -105,6 +108,8 @@ class Router:
             try:
                 return replica.id, await self._ask(replica, call, trip)
             except LinkLost as error:
+                if not doubtful:
+                    log.warning("replica %s is lost: %s", replica.id, error)
                 self._table.lost(replica)
                 self._was_lost(replica, error, trip, doubtful=doubtful)
             except RemoteError as error:
