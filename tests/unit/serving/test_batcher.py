@@ -6,39 +6,13 @@ import threading
 import numpy as np
 import pytest
 from adlik_common.errors import AdlikError, EngineFailed
-from adlik_common.tensors import TensorSpec
 from adlik_serving.batcher import Batcher, Limits, Work
 from adlik_serving.metrics import VariantMetrics
+from doubling import Doubler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 INLINE_NS, THREAD_NS = 1_000, 10_000_000
-
-
-class Doubler:
-    """A model that doubles its input, notes its runs, and can be held up or made to fail."""
-
-    inputs = (TensorSpec("x", "FP32", (-1, -1)),)
-    outputs = (TensorSpec("y", "FP32", (-1, -1)),)
-
-    def __init__(self):
-        self.runs = []
-        self.threads = set()
-        self.go = threading.Event()
-        self.go.set()
-        self.poison = None
-
-    def run(self, inputs, outputs=()):
-        self.threads.add(threading.get_ident())
-        assert self.go.wait(10)
-        x = inputs["x"]
-        self.runs.append(x)
-        if self.poison is not None and (x == self.poison).any():
-            raise EngineFailed("poisoned")
-        return {"y": x * 2}
-
-    def close(self):
-        pass
 
 
 class Caller:

@@ -1,0 +1,91 @@
+"""The warm-up: what it runs, and whether it sees which models may be batched."""
+
+import numpy as np
+import pytest
+from adlik_common.errors import EngineFailed
+from adlik_common.tensors import TensorSpec
+from adlik_serving.warmup import FREE_SIZES, MAX_RUN_NS, warm_up
+from doubling import Doubler
+
+
+class Model(Doubler):
+    """A model of any function of x."""
+
+    def __init__(self, function, inputs=(-1, 3), outputs=(-1, 3), datatype="FP32"):
+        super().__init__()
+        self.inputs = (TensorSpec("x", datatype, inputs),)
+        self.outputs = (TensorSpec("y", datatype, outputs),)
+        self.function = function
+
+    def run(self, inputs, outputs=()):
+        self.runs.append(inputs["x"])
+        return {"y": self.function(inputs["x"])}
+
+
+def test_every_bucket_is_run_before_the_first_request():
+    model = Model(lambda x: x + 1)
+    warm = warm_up(model, 24)
+    assert warm.max_rows == 24
+    assert 0 < warm.run_ns < MAX_RUN_NS
+    assert {len(run) for run in model.runs} == {1, 2, 4, 8, 16, 24}
+
+
+@pytest.mark.parametrize("max_rows", [1, 2])
+def test_small_limits_are_kept(max_rows):
+    assert warm_up(Model(lambda x: x), max_rows).max_rows == max_rows
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Model(lambda x: np.cumsum(x, axis=0)),  # the first dimension is time
+        Model(lambda x: x / np.abs(x).max(initial=1e-9)),  # rows are scaled together
+        Model(lambda x: x[:1]),  # found objects
+        Model(lambda x: x.sum(axis=0), outputs=(-1,)),
+        Model(lambda x: x, inputs=(1, 3)),
+        Model(lambda x: x, outputs=(1, 3)),
+        Model(lambda x: x.sum(), outputs=()),
+    ],
+)
+def test_what_answers_differently_in_a_batch_is_not_batched(model):
+    assert warm_up(model, 8).max_rows == 0
+
+
+def test_the_configuration_may_forbid_batches():
+    model = Model(lambda x: x)
+    assert warm_up(model, 0).max_rows == 0
+    assert {len(run) for run in model.runs} == {1}
+
+
+def test_open_dimensions_get_the_first_size_that_runs():
+    def needs_an_image(x):
+        if x.shape[1] < FREE_SIZES[1]:
+            raise EngineFailed("too small")
+        return x
+
+    model = Model(needs_an_image, inputs=(-1, -1), outputs=(-1, -1))
+    assert warm_up(model, 2).max_rows == 2
+    assert model.runs[-1].shape == (2, FREE_SIZES[1])
+
+
+def test_batches_end_where_the_engine_does():
+    def small_only(x):
+        if len(x) > 4:
+            raise EngineFailed("out of memory")
+        return x
+
+    assert warm_up(Model(small_only), 32).max_rows == 4
+
+
+def test_a_model_that_nothing_of_ours_runs_is_still_served():
+    def never(x):
+        raise EngineFailed("wants something else")
+
+    warm = warm_up(Model(never), 32)
+    assert (warm.max_rows, warm.run_ns) == (0, MAX_RUN_NS)
+
+
+def test_text_gets_empty_strings():
+    model = Model(lambda x: x, datatype="BYTES")
+    assert warm_up(model, 2).max_rows == 2
+    assert model.runs[-1].tolist() == [[b""] * 3] * 2
