@@ -1,0 +1,1 @@
+"""Graph passes: one idea per file, each safe wherever it fires."""

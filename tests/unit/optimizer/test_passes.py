@@ -1,0 +1,139 @@
+"""Every pass keeps what a model computes, and does what it is there for."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from adlik_common.errors import UnsupportedOperator
+from adlik_optimizer import pipeline
+from adlik_optimizer.passes.registry import passes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.unit.optimizer import graphs
+
+
+def outputs(model, x):
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return session.run(None, {"x": x})
+
+
+def operators(model):
+    return [node.op_type for node in model.graph.node]
+
+
+def optimized(model, shape):
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    cleaned, reports = pipeline.run_passes(model, passes(), {"x": x})
+    onnx.checker.check_model(cleaned)
+    np.testing.assert_allclose(outputs(cleaned, x)[0], outputs(model, x)[0], atol=1e-4, rtol=1e-3)
+    assert not [r for r in reports if r.summary.startswith("undone")]
+    return cleaned, {r.name: r for r in reports if r.modified}
+
+
+def test_a_network_with_exporters_habits_becomes_plain():
+    cleaned, done = optimized(graphs.residual_cnn(), (2, 3, 8, 8))
+    assert operators(cleaned) == [
+        "Conv", "Relu", "Conv", "Add", "GlobalAveragePool", "Flatten", "Gemm",
+    ]  # fmt: skip
+    assert "unused" not in {w.name for w in cleaned.graph.initializer}
+    assert {"fold-batch-norm", "fuse-pad", "cancel-layout", "fuse-gemm"} <= done.keys()
+    assert done["fold-batch-norm"].max_abs_error < 1e-4
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    channels=st.sampled_from([4, 8, 12]),
+    depthwise=st.booleans(),
+    seed=st.integers(0, 1000),
+    batch=st.integers(1, 3),
+)
+def test_random_networks_compute_the_same(channels, depthwise, seed, batch):
+    model = graphs.residual_cnn(channels, channels if depthwise else 1, seed)
+    cleaned, _ = optimized(model, (batch, 3, 8, 8))
+    assert "BatchNormalization" not in operators(cleaned)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_subgraphs_survive(sign):
+    model = graphs.with_if()
+    cleaned, _ = optimized(model, (2, 4))
+    x = sign * np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(outputs(cleaned, x)[0], outputs(model, x)[0])
+
+
+def test_batch_norm_behind_a_shared_convolution_stays():
+    rng = np.random.default_rng(0)
+    statistics, names = graphs.batch_norm(rng, "bn", 4)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", *names], ["b"]),
+        helper.make_node("Add", ["b", "c"], ["y"]),
+    ]
+    model = graphs.model(
+        nodes,
+        [("x", TensorProto.FLOAT, [1, 3, 5, 5])],
+        [("y", TensorProto.FLOAT, [1, 4, 5, 5])],
+        [graphs.weight(rng, "w", 4, 3, 1, 1), *statistics],
+    )
+    cleaned, _ = optimized(model, (1, 3, 5, 5))
+    assert "BatchNormalization" in operators(cleaned)
+
+
+def test_padding_with_another_value_stays():
+    weights = [
+        numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads"),
+        numpy_helper.from_array(np.float32(1), "one"),
+        graphs.weight(np.random.default_rng(0), "w", 4, 3, 3, 3),
+    ]
+    nodes = [
+        helper.make_node("Pad", ["x", "pads", "one"], ["p"]),
+        helper.make_node("Conv", ["p", "w"], ["y"]),
+    ]
+    model = graphs.model(
+        nodes,
+        [("x", TensorProto.FLOAT, [1, 3, 5, 5])],
+        [("y", TensorProto.FLOAT, [1, 4, 5, 5])],
+        weights,
+    )
+    cleaned, _ = optimized(model, (1, 3, 5, 5))
+    assert operators(cleaned) == ["Pad", "Conv"]
+
+
+class Breaks:
+    """A pass that changes what the model computes."""
+
+    name = "breaks"
+
+    def requires(self, model):
+        return ""
+
+    def run(self, model):
+        node = next(n for n in model.graph if n.op_type == "Relu")
+        node.op_type = "Neg"
+        return "Relu to Neg"
+
+    def ensures(self, model):
+        return ""
+
+
+def test_a_pass_that_changes_the_result_is_undone_and_said():
+    model = graphs.residual_cnn()
+    x = np.ones((1, 3, 8, 8), np.float32)
+    kept, reports = pipeline.run_passes(model, [Breaks()], {"x": x})
+    assert kept == model
+    assert not reports[0].modified
+    assert reports[0].summary.startswith("undone: an output differs")
+
+
+def test_an_operator_nobody_knows_is_named():
+    with pytest.raises(UnsupportedOperator, match="Fancy"):
+        pipeline.run_passes(graphs.with_custom_operator(), passes(), {"x": np.ones((1, 4), "f4")})
+
+
+def test_the_same_model_gives_the_same_bytes():
+    made = [optimized(graphs.residual_cnn(), (1, 3, 8, 8))[0] for _ in range(2)]
+    assert len({m.SerializeToString(deterministic=True) for m in made}) == 1
