@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from adlik_common.link import LinkServer
 from adlik_common.service import Context, run
-from adlik_runtimes import registry
+from adlik_runtimes.registry import engines
 
 from adlik_serving.deployer import Deployer
 from adlik_serving.servicer import Servicer
@@ -33,7 +33,7 @@ async def serve(context: Context) -> AsyncIterator[None]:
         Servicer(deployer.loaded, deployer.failed), max_body_bytes=settings.max_request_bytes
     )
     context.replica.link = _advertised(settings, await server.start(_address(settings, context.id)))
-    for name, engine in registry.engines().items():
+    for name, engine in engines().items():
         context.replica.engines[name] = engine.unavailable()
     context.background(deployer.watch(), "releases")
     await deployer.settled(settings.ready_seconds)

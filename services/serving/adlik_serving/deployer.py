@@ -18,7 +18,7 @@ from adlik_proto.adlik.events.v1 import events_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
 
 from adlik_serving.batcher import Limits
-from adlik_serving.loaded import LoadedVariant, Opened, open_variant, release_memory
+from adlik_serving.loaded import LoadedVariant, Opened, open_variant
 from adlik_serving.settings import ServingSettings
 
 log = logging.getLogger(__name__)
@@ -244,4 +244,4 @@ class Deployer:
 def _discard(opening: asyncio.Future[Opened]) -> None:
     """Closes a model that nobody wants any more by the time it is loaded."""
     if not opening.cancelled() and opening.exception() is None:
-        release_memory(opening.result().model)
+        opening.result().model.close()

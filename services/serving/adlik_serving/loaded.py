@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +15,8 @@ from adlik_common.errors import EngineFailed
 from adlik_common.telemetry import tracer
 from adlik_proto.adlik.control.v1 import control_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
-from adlik_runtimes import registry
 from adlik_runtimes.engine import LoadedModel
+from adlik_runtimes.registry import engine as find_engine
 
 from adlik_serving.batcher import Batcher, Limits
 from adlik_serving.metrics import LOADED_MODELS, MODEL_MEMORY_BYTES, VariantMetrics
@@ -57,7 +55,7 @@ def open_variant(
         NotFound: No such engine.
         EngineFailed: The engine does not run here or can't load the model.
     """
-    engine = registry.engine(compiled.engine)
+    engine = find_engine(compiled.engine)
     if reason := engine.unavailable():
         raise EngineFailed(
             f"The engine {compiled.engine} does not run on this replica: {reason}.",
@@ -142,16 +140,9 @@ class LoadedVariant:
         """Answers what was accepted, then gives the memory back."""
         await self.batcher.drain()
         self.batcher.close()
-        await asyncio.to_thread(release_memory, self._model)
+        await asyncio.to_thread(self._model.close)
         self._metrics.forget()
         LOADED_MODELS.dec()
-
-
-def release_memory(model: LoadedModel) -> None:
-    """Closes a model and returns the freed memory to the system (glibc keeps it otherwise)."""
-    model.close()
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _describe(signature: Signature) -> model_pb2.Signature:

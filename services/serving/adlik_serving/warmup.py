@@ -131,12 +131,12 @@ def _timed(model: LoadedModel, inputs: Mapping[str, Array]) -> int:
 
 
 def zeros(specs: tuple[TensorSpec, ...], rows: int, free_size: int) -> dict[str, Array]:
-    """Returns inputs of zeros (empty byte strings for BYTES) with this many rows."""
+    """Returns inputs of zeros (empty strings for BYTES) with this many rows."""
     inputs = {}
     for spec in specs:
         shape = _shape(spec, rows, free_size)
         inputs[spec.name] = (
-            np.full(shape, b"", np.object_)
+            np.full(shape, "", np.object_)
             if spec.datatype == "BYTES"
             else np.zeros(shape, DATATYPES[spec.datatype])
         )

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 def expected_raw(array):
     if array.dtype == np.object_:
-        return b"".join(struct.pack("<I", len(item)) + item for item in array.reshape(-1))
+        elements = [item if isinstance(item, bytes) else item.encode() for item in array.flat]
+        return b"".join(struct.pack("<I", len(item)) + item for item in elements)
     return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
@@ -21,7 +22,7 @@ def arrays(draw, datatypes=tuple(DATATYPES)):
     dtype = DATATYPES[datatype]
     if datatype == "BYTES":
         array = np.empty(count, np.object_)
-        array[:] = draw(st.lists(st.binary(max_size=9), min_size=count, max_size=count))
+        array[:] = draw(st.lists(st.text(max_size=9), min_size=count, max_size=count))
     elif datatype == "BOOL":
         array = np.array(draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype)
     else:

@@ -88,4 +88,4 @@ def test_a_model_that_nothing_of_ours_runs_is_still_served():
 def test_text_gets_empty_strings():
     model = Model(lambda x: x, datatype="BYTES")
     assert warm_up(model, 2).max_rows == 2
-    assert model.runs[-1].tolist() == [[b""] * 3] * 2
+    assert model.runs[-1].tolist() == [[""] * 3] * 2

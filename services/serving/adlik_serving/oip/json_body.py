@@ -151,7 +151,7 @@ def _flatten(data: object) -> tuple[list[Any], set[type]]:
 def _convert(values: list[Any], dtype: np.dtype[Any]) -> Array:
     if dtype == np.object_:
         strings = np.empty(len(values), np.object_)
-        strings[:] = [text.encode() for text in values]
+        strings[:] = values
         return strings
     with np.errstate(over="raise"):
         return (

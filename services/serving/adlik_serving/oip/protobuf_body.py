@@ -22,7 +22,7 @@ from adlik_serving.oip.request import (
     RequestedOutput,
     Signature,
 )
-from adlik_serving.oip.tensor_bytes import read_tensor, write_tensor
+from adlik_serving.oip.tensor_bytes import read_tensor, strings_of, write_tensor
 
 # Below this a copy by the C parser costs less than reading the fields here.
 SMALL_BYTES = 64 * 1024
@@ -119,6 +119,8 @@ def _read_typed(
         )
     values = typed(tensor.contents)
     try:
+        if spec.datatype == "BYTES":
+            return strings_of(spec, values).reshape(shape)
         array = np.fromiter(values, DATATYPES[spec.datatype], count=len(values))
         return array.reshape(shape)
     except (ValueError, OverflowError) as error:

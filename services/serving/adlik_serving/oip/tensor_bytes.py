@@ -1,4 +1,7 @@
-"""Tensors as raw bytes: little-endian, row-major, BYTES elements behind 4-byte lengths."""
+"""Tensors as raw bytes: little-endian, row-major, BYTES elements behind 4-byte lengths.
+
+Engines take BYTES as arrays of Python strings: what models call a string is UTF-8 text.
+"""
 
 from __future__ import annotations
 
@@ -50,22 +53,36 @@ def read_tensor(spec: TensorSpec, shape: Sequence[int], data: Buffer) -> Array:
 
 
 def _read_strings(spec: TensorSpec, count: int, data: memoryview) -> Array:
-    """Returns `count` length-prefixed byte strings as an array of objects."""
+    """Returns `count` length-prefixed byte strings as an array of strings."""
     if count > len(data) // _LENGTH.size:
         raise _wrong_strings(spec, count)
-    strings = np.empty(count, np.object_)
+    elements: list[memoryview] = []
     position = 0
-    for index in range(count):
+    for _ in range(count):
         if position + _LENGTH.size > len(data):
             raise _wrong_strings(spec, count)
         (length,) = _LENGTH.unpack_from(data, position)
         position += _LENGTH.size
         if length > len(data) - position:
             raise _wrong_strings(spec, count)
-        strings[index] = bytes(data[position : position + length])
+        elements.append(data[position : position + length])
         position += length
     if position != len(data):
         raise _wrong_strings(spec, count)
+    return strings_of(spec, elements)
+
+
+def strings_of(spec: TensorSpec, elements: Sequence[Buffer]) -> Array:
+    """Returns the array of strings that byte strings stand for; `InvalidTensor` if not UTF-8."""
+    strings = np.empty(len(elements), np.object_)
+    try:
+        strings[:] = [str(element, "utf-8") for element in elements]
+    except UnicodeDecodeError as error:
+        raise InvalidTensor(
+            f"Input '{spec.name}' has elements that are not UTF-8 text.",
+            cure="Models take text: encode the strings as UTF-8.",
+            tensor=spec.name,
+        ) from error
     return strings
 
 
