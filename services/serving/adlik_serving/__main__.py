@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from adlik_common.link import LinkServer
@@ -36,7 +37,7 @@ async def serve(context: Context) -> AsyncIterator[None]:
     for name, engine in engines().items():
         context.replica.engines[name] = engine.unavailable()
     context.background(deployer.watch(), "releases")
-    await deployer.settled(settings.ready_seconds)
+    await _first_of(deployer.settled(settings.ready_seconds), context.stopping.wait())
     log.info("listens on %s with %d engine threads", context.replica.link, settings.threads())
     yield
     await asyncio.sleep(_HEAR_SECONDS)
@@ -44,6 +45,14 @@ async def serve(context: Context) -> AsyncIterator[None]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_seconds):
             await deployer.close()
+
+
+async def _first_of(*works: Coroutine[Any, Any, object]) -> None:
+    """Waits for the first of several works and leaves the others."""
+    tasks = [asyncio.create_task(work) for work in works]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 def _address(settings: ServingSettings, instance: str) -> str:

@@ -110,7 +110,16 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="infer")
-        metrics.watch_queue(lambda: len(self._queue), lambda: self._queued_bytes)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Tensor bytes that wait."""
+        return self._queued_bytes
 
     def submit(self, work: Work) -> None:
         """Queues a request; its `done` is called later, never from within this call.

@@ -19,7 +19,7 @@ from adlik_runtimes.engine import LoadedModel
 from adlik_runtimes.registry import engine as find_engine
 
 from adlik_serving.batcher import Batcher, Limits
-from adlik_serving.metrics import LOADED_MODELS, MODEL_MEMORY_BYTES, VariantMetrics
+from adlik_serving.metrics import VariantMetrics
 from adlik_serving.oip.request import ModelLabel, Signature
 from adlik_serving.warmup import WarmUp, warm_up
 
@@ -114,9 +114,10 @@ class LoadedVariant:
         self._max_rows = limits.max_rows
         self.signature = Signature.of(opened.model.inputs, opened.model.outputs)
         self._metrics = VariantMetrics(self.name, self.variant)
-        self.batcher = Batcher(opened.model, limits, self._metrics, opened.warm.run_ns)
-        MODEL_MEMORY_BYTES.labels(self.name, self.variant).set(self.memory_bytes)
-        LOADED_MODELS.inc()
+        self.batcher = batcher = Batcher(opened.model, limits, self._metrics, opened.warm.run_ns)
+        self._metrics.show(
+            lambda: batcher.queued, lambda: batcher.queued_bytes, opened.memory_bytes
+        )
 
     def serves(self, release: model_pb2.Release) -> bool:
         """Whether this is what the release asks for, whatever the release's revision."""
@@ -141,8 +142,7 @@ class LoadedVariant:
         await self.batcher.drain()
         self.batcher.close()
         await asyncio.to_thread(self._model.close)
-        self._metrics.forget()
-        LOADED_MODELS.dec()
+        self._metrics.hide()
 
 
 def _describe(signature: Signature) -> model_pb2.Signature:

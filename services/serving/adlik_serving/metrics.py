@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -30,7 +29,7 @@ MODEL_MEMORY_BYTES = Gauge(
 
 
 class VariantMetrics:
-    """The metrics of one model's variant.
+    """The metrics of one model's loaded variant.
 
     Args:
         model: The model's name.
@@ -45,18 +44,24 @@ class VariantMetrics:
         self.batch_rows = BATCH_ROWS.labels(model, variant)
         self.execution_seconds = EXECUTION_SECONDS.labels(model, variant)
 
-    def watch_queue(self, length: Callable[[], int], size: Callable[[], int]) -> None:
-        """Reads the queue's length and bytes whenever metrics are collected."""
+    def show(self, length: Callable[[], int], size: Callable[[], int], memory_bytes: int) -> None:
+        """Shows the queue's length and bytes whenever metrics are collected, and the memory."""
+        _shown[self._labels] = self
         QUEUED_REQUESTS.labels(*self._labels).set_function(length)
         QUEUED_BYTES.labels(*self._labels).set_function(size)
+        MODEL_MEMORY_BYTES.labels(*self._labels).set(memory_bytes)
+        LOADED_MODELS.set(len(_shown))
 
-    def forget(self) -> None:
-        """Takes the gauges of a variant that is no longer loaded away; its counts stay."""
-        for gauge in (QUEUED_REQUESTS, QUEUED_BYTES, MODEL_MEMORY_BYTES):
-            with contextlib.suppress(KeyError):
+    def hide(self) -> None:
+        """Takes the gauges away, unless the model's next version shows its own by now."""
+        if _shown.get(self._labels) is self:
+            del _shown[self._labels]
+            for gauge in (QUEUED_REQUESTS, QUEUED_BYTES, MODEL_MEMORY_BYTES):
                 gauge.remove(*self._labels)
+            LOADED_MODELS.set(len(_shown))
 
 
+_shown: dict[tuple[str, str], VariantMetrics] = {}
 _counters: dict[tuple[str, str], Counter] = {}
 
 

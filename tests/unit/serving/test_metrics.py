@@ -1,0 +1,32 @@
+"""Gauges of loaded variants: shown while loaded, and not taken away by the version before."""
+
+from adlik_serving.metrics import VariantMetrics, count_request
+from prometheus_client import REGISTRY
+
+
+def value(name, variant="v"):
+    return REGISTRY.get_sample_value(name, {"model": "gauged", "variant": variant})
+
+
+def test_a_versions_gauges_outlive_the_end_of_the_version_before():
+    old, new = VariantMetrics("gauged", "v"), VariantMetrics("gauged", "v")
+    old.show(lambda: 1, lambda: 10, 100)
+    assert value("adlik_serving_queued_requests") == 1
+    new.show(lambda: 2, lambda: 20, 200)
+    old.hide()
+    assert value("adlik_serving_queued_requests") == 2
+    assert value("adlik_serving_queued_bytes") == 20
+    assert value("adlik_serving_model_memory_bytes") == 200
+    new.hide()
+    assert value("adlik_serving_queued_requests") is None
+
+
+def test_requests_are_counted_by_model_and_outcome():
+    def counted():
+        labels = {"model": "gauged", "code": "NOT_FOUND"}
+        return REGISTRY.get_sample_value("adlik_serving_requests_total", labels) or 0
+
+    before = counted()
+    count_request("gauged", "NOT_FOUND")
+    count_request("gauged", "NOT_FOUND")
+    assert counted() == before + 2
