@@ -17,7 +17,7 @@ import itertools
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from adlik_common.errors import InvalidRequest, Unavailable
@@ -27,6 +27,7 @@ Buffer = bytes | bytearray | memoryview
 HEADER = struct.Struct("<2sBxIQQ")
 MAGIC = b"AL"
 REQUEST, RESPONSE, ERROR, CANCEL = 1, 2, 3, 4
+CONNECT_SECONDS = 2.0
 READ_BUFFER_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 1 << 20
 DEFAULT_MAX_BODY_BYTES = 1 << 30
@@ -72,8 +73,8 @@ class _Frames(asyncio.BufferedProtocol):
         self._writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not checked by class: uvloop has transports of its own.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
@@ -243,11 +244,12 @@ class LinkClient:
                     return _ClientConnection(self._max_body)
 
                 try:
-                    if isinstance(where, str):
-                        _, connection = await loop.create_unix_connection(protocol, where)
-                    else:
-                        _, connection = await loop.create_connection(protocol, *where)
-                except OSError as error:
+                    async with asyncio.timeout(CONNECT_SECONDS):
+                        if isinstance(where, str):
+                            _, connection = await loop.create_unix_connection(protocol, where)
+                        else:
+                            _, connection = await loop.create_connection(protocol, *where)
+                except (OSError, TimeoutError) as error:
                     raise LinkLost(f"No replica answers at {self.address}: {error}.") from error
                 self._connection = connection
             return self._connection

@@ -10,9 +10,9 @@ class GatewaySettings(ServiceSettings):
     """Settings of the front door."""
 
     http_host: str = Field("127.0.0.1", description="Address of the HTTP API.")
-    http_port: int = Field(8000, ge=0, le=65535, description="Port of the same; 0: any free one.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of the same; 0: any free one.")
     grpc_host: str = Field("127.0.0.1", description="Address of the gRPC API.")
-    grpc_port: int = Field(8001, ge=0, le=65535, description="Port of the same; 0: any free one.")
+    grpc_port: int = Field(8081, ge=0, le=65535, description="Port of the same; 0: any free one.")
     max_upload_bytes: int = Field(2 * GIB, gt=0, description="Largest pushed model.")
     max_samples_bytes: int = Field(512 * MIB, gt=0, description="Largest pushed sample archive.")
     max_request_bytes: int = Field(

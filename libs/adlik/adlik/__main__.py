@@ -1,0 +1,5 @@
+"""`python -m adlik` is `adlik`."""
+
+from adlik.cli import main
+
+main()

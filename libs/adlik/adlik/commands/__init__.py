@@ -1,0 +1,1 @@
+"""The commands of `adlik`, a file for each group."""
