@@ -206,7 +206,7 @@ def _shareable(array: Array) -> Array:
     if array.flags.writeable or not array.nbytes:
         return array
     memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
-    return np.frombuffer(memory, array.dtype).reshape(array.shape)
+    return np.ndarray(array.shape, array.dtype, memoryview(memory))
 
 
 def _read_error(error: Exception) -> AdlikError:
