@@ -60,7 +60,8 @@ def models_table(models: Iterable[Model]) -> Table:
 def variants_table(record: ModelVersion) -> Table:
     """Returns a row per variant and per failure of a version."""
     made = table(
-        "variant", "format", "precision", "size", "p50", "speed-up", "fidelity", "released, or why not",
+        "variant", "format", "precision", "size", "p50", "speed-up", "fidelity",
+        "released, or why not",
         right=["size", "p50", "speed-up"],
     )  # fmt: skip
     for variant in sorted(record.variants, key=_speed, reverse=True):

@@ -20,7 +20,7 @@ def from_json(cls: type[Record], data: Mapping[str, Any]) -> Record:
     Absent fields keep their defaults, 64-bit integers may be strings, and fields that a newer
     server adds are ignored.
     """
-    hints = _hints(cls)
+    hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type] # classes are hashable
     values = {name: _decode(hints[name], data[name]) for name in hints if name in data}
     return cls(**values)
 

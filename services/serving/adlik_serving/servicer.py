@@ -156,6 +156,7 @@ class _Call:
             infer_ns=work.infer_ns,
             output_ns=work.output_ns,
             batch_size=work.batch_rows,
+            rows=work.rows,
         )
         self._incoming.respond(head.SerializeToString(), *answer.buffers)
         count_request(variant.name, "OK")

@@ -46,6 +46,7 @@ class _Tally:
     computed: _Computed = field(default_factory=_Computed)
     by_batch: dict[int, _Computed] = field(default_factory=dict)
     executions: float = 0.0
+    rows: int = 0
     last_ms: int = 0
 
     def add(self, head: InferResponseHead, ns: int) -> None:
@@ -58,7 +59,9 @@ class _Tally:
             computed = self.by_batch[batch] = _Computed()
         computed.add(head)
         # Every request of a batch reports the whole batch, so each stands for its share of it.
-        self.executions += 1 / batch
+        rows = max(1, head.rows)
+        self.rows += rows
+        self.executions += rows / batch
         self.last_ms = time.time_ns() // 1_000_000
 
     def message(self, model: str, version: int) -> oip.ModelStatistics:
@@ -67,7 +70,7 @@ class _Tally:
             name=model,
             version=str(version),
             last_inference=self.last_ms,
-            inference_count=self.success.count,
+            inference_count=self.rows,
             execution_count=round(self.executions),
             inference_stats=oip.InferStatistics(
                 success=self.success.message(),
