@@ -36,6 +36,9 @@ from adlik_runtimes.engine import (
 
 MODEL_FILE = "model.xml"
 
+# Up to this size a copy takes less time than making a writable view.
+_CHEAP_COPY_BYTES = 1 << 16
+
 # int8 graphs name their 8-bit parts themselves; the hint is for the rest of them.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _DATATYPES = {
@@ -54,14 +57,15 @@ class OpenVinoModel:
         core: OpenVINO's core.
         model: The model as read.
         config: Properties to compile it with.
+        tensor: The class `openvino.Tensor`.
     """
 
-    def __init__(self, core: Any, model: Any, config: Mapping[str, Any]) -> None:
+    def __init__(self, core: Any, model: Any, config: Mapping[str, Any], tensor: Any) -> None:
         self._core, self._model, self._config = core, model, config
         self.inputs = tuple(_spec(port) for port in model.inputs)
         self.outputs = tuple(_spec(port) for port in model.outputs)
         self._index = {spec.name: at for at, spec in enumerate(self.outputs)}
-        self._dtypes = [DATATYPES[spec.datatype] for spec in self.inputs]
+        self._tensor: Any = tensor
         self._one_row: Any = None
         self._any_rows: Any = None
         if self._only_rows_are_open():
@@ -71,35 +75,38 @@ class OpenVinoModel:
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
         """Computes outputs, see `LoadedModel.run`."""
-        from openvino import Tensor
-
-        try:
-            arrays = [np.asarray(inputs[spec.name], order="C") for spec in self.inputs]
-        except KeyError:
-            raise missing_input(next(s for s in self.inputs if s.name not in inputs)) from None
-        for array, dtype, spec in zip(arrays, self._dtypes, self.inputs, strict=True):
-            if array.dtype != dtype or array.ndim != len(spec.shape):
-                check_tensor(spec, datatype_of(array.dtype), array.shape)
+        arrays = [_shareable(self._checked(inputs, spec)) for spec in self.inputs]
         request = self._request(arrays)
         try:
             for at, array in enumerate(arrays):
                 # Shared: OpenVINO reads the caller's memory, which `arrays` keeps alive.
-                request.set_input_tensor(at, Tensor(_shareable(array), shared_memory=True))
+                request.set_input_tensor(at, self._tensor(array, shared_memory=True))
             request.infer(share_outputs=True)
         except RuntimeError as error:
             raise self._why(arrays, error) from error
-        names = outputs or self._index
-        return {name: self._output(request, name) for name in names}
+        return {name: self._output(request, name) for name in outputs or self._index}
 
     def close(self) -> None:
         """Drops the compiled forms and gives their memory back."""
         self._one_row = self._any_rows = self._model = None
         return_memory()
 
+    def _checked(self, inputs: Mapping[str, Array], spec: TensorSpec) -> Array:
+        array = inputs.get(spec.name)
+        if array is None:
+            raise missing_input(spec)
+        if array.dtype != DATATYPES[spec.datatype] or array.ndim != len(spec.shape):
+            check_tensor(spec, datatype_of(array.dtype), array.shape)
+        return array
+
     def _request(self, arrays: list[Array]) -> Any:
         """Returns the inference request of the form that these inputs are run on."""
-        if self._one_row is not None and all(array.shape[0] == 1 for array in arrays):
-            return self._one_row
+        if self._one_row is not None:
+            for array in arrays:
+                if array.shape[0] != 1:
+                    break
+            else:
+                return self._one_row
         if self._any_rows is None:
             self._any_rows = self._compile()
         return self._any_rows
@@ -182,7 +189,7 @@ class OpenVino:
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
         core = openvino.Core()
-        return OpenVinoModel(core, read_model(core, path), config)
+        return OpenVinoModel(core, read_model(core, path), config, openvino.Tensor)
 
 
 ENGINE = OpenVino()
@@ -202,9 +209,13 @@ def read_model(core: Any, path: Path) -> Any:
 
 
 def _shareable(array: Array) -> Array:
-    """Returns a view that OpenVINO accepts: it refuses read-only memory that it only reads."""
-    if array.flags.writeable or not array.nbytes:
+    """Returns contiguous memory that OpenVINO accepts: it refuses what it could not write."""
+    if not array.flags.c_contiguous:
+        return array.copy(order="C")
+    if array.flags.writeable:
         return array
+    if array.nbytes <= _CHEAP_COPY_BYTES:
+        return array.copy()
     memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
     return np.ndarray(array.shape, array.dtype, memoryview(memory))
 

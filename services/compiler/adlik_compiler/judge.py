@@ -100,9 +100,8 @@ def judge(report: Report, limits: Limits) -> Verdict:
         )
     checks = [_cosine(report, limits), _top1(report, limits), _accuracy(report, limits)]
     said = [check for check in checks if check is not None]
-    return Verdict(
-        accepted=all(passed for passed, _ in said), reasons=tuple(text for _, text in said)
-    )
+    failed = tuple(text for passed, text in said if not passed)
+    return Verdict(accepted=not failed, reasons=failed or tuple(text for _, text in said))
 
 
 def _fault(report: Report) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from adlik_common.bundle import safe_name
-from adlik_common.errors import InvalidModel, MissingExternalData, TooLarge
+from adlik_common.errors import AdlikError, InvalidModel, MissingExternalData, TooLarge
 
 # The key without which no tensor can name an external file (onnx.proto, TensorProto.external_data).
 _LOCATION = b"location"
@@ -30,23 +31,45 @@ def self_contained(source: Path, folder: Path) -> Path:
     if not _mentions_files(source):
         return source
     import onnx  # a quarter of a second that most models do not need
-    from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     try:
         model = onnx.load(source, load_external_data=False)
+        external = [t for t in _tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
+        for tensor in external:
+            _check_location(tensor, source.parent)
+        onnx.load_external_data_for_model(model, str(source.parent))
+    except AdlikError:
+        raise
     except Exception as error:  # protobuf's and onnx's own have no common class
-        raise InvalidModel(f"The file is no ONNX model: {error}") from error
-    external = [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]
+        raise InvalidModel(
+            f"The ONNX model can't be read: {error}", cure="Check it with onnx.checker."
+        ) from error
     if not external:
         return source
-    for tensor in external:
-        _check_location(tensor, source.parent)
-    onnx.load_external_data_for_model(model, str(source.parent))
     if model.ByteSize() > _PROTOBUF_LIMIT:
         raise TooLarge("The model has over 2 GiB of weights: one ONNX file can't hold them.")
     inlined = folder / "inlined.onnx"
     onnx.save(model, inlined)
     return inlined
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Yields every tensor of a model: weights, constants, and those of nested graphs."""
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes += graph.node
+            continue
+        for attribute in nodes.pop().attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            graphs += [attribute.g] if attribute.HasField("g") else []
+            graphs += attribute.graphs
 
 
 def _mentions_files(source: Path) -> bool:

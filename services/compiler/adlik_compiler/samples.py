@@ -87,11 +87,8 @@ def generate_samples(model: LoadedModel) -> Samples:
 
 def _rows_of_one_run(inputs: Sequence[TensorSpec]) -> int:
     """Returns how many samples one run takes: the fixed first dimension, 1 where it is open."""
-    return (
-        max([spec.shape[0] for spec in inputs if spec.shape] or [1], default=1)
-        if all(spec.shape and spec.shape[0] > 0 for spec in inputs)
-        else 1
-    )
+    fixed = {spec.shape[0] for spec in inputs if spec.shape and spec.shape[0] > 0}
+    return max(fixed, default=1)
 
 
 def _check(arrays: dict[str, Array], inputs: Sequence[TensorSpec], rows: int) -> int:

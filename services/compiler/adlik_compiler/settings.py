@@ -30,7 +30,7 @@ class CompilerSettings(ServiceSettings):
         10.0, gt=0, description="Time after which no more samples are compared."
     )
     verify_latency_seconds: float = Field(
-        0.6, gt=0, description="About how long latency is measured."
+        0.5, gt=0, description="About how long latency is measured."
     )
 
     def threads(self) -> int:
