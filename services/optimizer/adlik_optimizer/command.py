@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from adlik_common.sandbox import run_isolated
 
@@ -30,10 +31,16 @@ async def _optimize(model: Path, out: Path, recipe: str, samples: Path | None) -
         first = out if recipe == CLEAN else workdir / "clean.onnx"
         arguments = {"model": str(model), "out": str(first), "samples": data}
         report = await run_isolated("adlik_optimizer.recipes:clean", arguments, workdir=workdir)
-        for done in report["passes"]:
-            print(f"{done['name']:18} {done['seconds']:6.2f} s  {done['summary']}")  # noqa: T201
+        _print_passes(report)
         if recipe == INT8:
             arguments = {"model": str(first), "out": str(out), "samples": data}
-            await run_isolated("adlik_optimizer.recipes:int8", arguments, workdir=workdir)
+            _print_passes(
+                await run_isolated("adlik_optimizer.recipes:int8", arguments, workdir=workdir)
+            )
     before, after = model.stat().st_size, out.stat().st_size
     print(f"{model.name} {before} bytes -> {out.name} {after} bytes")  # noqa: T201
+
+
+def _print_passes(report: dict[str, Any]) -> None:
+    for done in report["passes"]:
+        print(f"{done['name']:18} {done['seconds']:6.2f} s  {done['summary']}")  # noqa: T201

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from adlik_common.errors import InvalidModel, InvalidSamples, UnsupportedOperator
 from google.protobuf.message import DecodeError
+
+if TYPE_CHECKING:
+    from adlik_optimizer.quantize import Attempt
 
 CLEAN = "clean"
 INT8 = "int8"
@@ -16,6 +20,7 @@ RECIPES = {CLEAN: "fp32", INT8: "int8"}
 """Recipe to the precision of the model it makes, in the order in which they run."""
 
 CHECK_SAMPLES = 2
+DEFAULT_AGREEMENT = 0.9
 
 
 def clean(model: str, out: str, samples: str | None = None) -> dict[str, Any]:
@@ -46,13 +51,19 @@ def clean(model: str, out: str, samples: str | None = None) -> dict[str, Any]:
     return {"passes": [report.as_dict() for report in reports]}
 
 
-def int8(model: str, out: str, samples: str | None = None) -> dict[str, Any]:
+def int8(
+    model: str, out: str, samples: str | None = None, min_agreement: float = DEFAULT_AGREEMENT
+) -> dict[str, Any]:
     """Writes the quantized model.
 
     Args:
         model: A file that `clean` has written.
         out: File to write.
         samples: NPZ archive to calibrate with.
+        min_agreement: Share of samples, 0..1, whose class must stay; see `quantize`.
+
+    Returns:
+        `passes`: a report of each attempt.
 
     Raises:
         InvalidSamples: None were given: ranges taken from noise would be wrong on real data.
@@ -69,9 +80,24 @@ def int8(model: str, out: str, samples: str | None = None) -> dict[str, Any]:
     source = load_model(Path(model))
     if reason := quantize.quantizable(source):
         raise UnsupportedOperator(f"int8 does not apply: {reason}.", cure="None is needed.")
-    quantized = quantize.quantize(source, load_samples(Path(samples)))
-    _save(quantized, Path(out))
-    return {"passes": []}
+    started = time.perf_counter()
+    attempts = quantize.quantize(source, load_samples(Path(samples)), min_agreement)
+    _save(attempts[-1].model, Path(out))
+    seconds = (time.perf_counter() - started) / len(attempts)
+    return {"passes": [_attempt_report(attempt, seconds) for attempt in attempts]}
+
+
+def _attempt_report(attempt: Attempt, seconds: float) -> dict[str, Any]:
+    said = "no class scores to compare"
+    if attempt.agreement is not None:
+        said = f"top-1 agreement {attempt.agreement:.1%} on the calibration samples"
+    return {
+        "name": "quantize",
+        "modified": True,
+        "summary": f"{attempt.kept} kept in fp32: {said}",
+        "max_abs_error": 0.0,
+        "seconds": seconds,
+    }
 
 
 def load_model(path: Path) -> onnx.ModelProto:

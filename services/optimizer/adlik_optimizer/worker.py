@@ -109,11 +109,13 @@ class Optimizer:
         with telemetry.tracer().start_as_current_span(
             spans.OPTIMIZE, attributes=attributes
         ) as span:
-            arguments = {
+            arguments: dict[str, object] = {
                 "model": str(model),
                 "out": str(out),
                 "samples": str(samples) if samples else None,
             }
+            if recipe == INT8 and pushed.plan.limits.HasField("min_top1_agreement"):
+                arguments["min_agreement"] = pushed.plan.limits.min_top1_agreement
             started = time.time_ns()
             try:
                 report = await run_isolated(
