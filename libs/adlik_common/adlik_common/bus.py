@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -65,7 +66,14 @@ class Delivery:
 
 @dataclass(slots=True)
 class Bus:
-    """Publishes and consumes events on one connection; make it with `connect`."""
+    """Publishes and consumes events on one connection; make it with `connect`.
+
+    Attributes:
+        epoch: Counts the connections to NATS.
+        draining: Set once no new event may be taken.
+        last_fetch: Time of the last word from NATS by consumer, of the monotonic clock.
+        untraced: Durable consumers whose work is bookkeeping and tells no story.
+    """
 
     client: Client
     jetstream: JetStreamContext
@@ -74,6 +82,7 @@ class Bus:
     epoch: int = 0
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     last_fetch: dict[str, float] = field(default_factory=dict)
+    untraced: frozenset[str] = frozenset({"catalog"})
 
     async def publish(self, event: Message, *, traceparent: str | None = None) -> None:
         """Publishes a fact and returns once it is stored.
@@ -196,12 +205,7 @@ class Bus:
             await self._bury(durable, message, Internal(f"Unreadable event: {error}"))
             return
         last = attempt >= self.settings.max_attempts
-        with telemetry.tracer().start_as_current_span(
-            f"{durable} {spans.PROCESS}",
-            context=telemetry.context_from(headers.get("traceparent", "")),
-            kind=trace.SpanKind.CONSUMER,
-            attributes={spans.EVENT: name, spans.ATTEMPT: attempt},
-        ) as span:
+        with self._span(durable, name, attempt, headers.get("traceparent", "")) as span:
             try:
                 if attempt > self.settings.max_attempts:
                     raise Internal(  # noqa: TRY301 - buried like any other failure
@@ -222,6 +226,19 @@ class Bus:
                 telemetry.record_error(span, error)
                 await self._failed(durable, event, message, error, attempt)
         HANDLED.labels(durable, name, outcome).observe(time.perf_counter() - started)
+
+    def _span(
+        self, durable: str, event: str, attempt: int, traceparent: str
+    ) -> AbstractContextManager[trace.Span]:
+        context = telemetry.context_from(traceparent)
+        if durable in self.untraced:
+            return trace.use_span(trace.get_current_span(context))
+        return telemetry.tracer().start_as_current_span(
+            f"{durable} {spans.PROCESS}",
+            context=context,
+            kind=trace.SpanKind.CONSUMER,
+            attributes={spans.EVENT: event, spans.ATTEMPT: attempt},
+        )
 
     async def _finish(self, stage: str, event: Any, outputs: Sequence[str]) -> None:
         finished = model_pb2.FinishedStage(

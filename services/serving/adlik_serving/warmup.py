@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 FREE_SIZES = (8, 64, 224, 1)
 """Sizes tried for dimensions that the model leaves open."""
-MAX_RUN_NS = 250_000_000
+MAX_RUN_NS = 100_000_000
 """A batch that takes longer makes its first request wait too long: larger ones are not formed."""
 _TOLERANCE = 0.05
 

@@ -31,7 +31,7 @@ def _why_not(variant: model_pb2.Variant, release: model_pb2.Release | None, serv
     if not variant.HasField("verification"):
         return "waits for verification"
     if not variant.verification.accepted:
-        return "rejected: " + "; ".join(variant.verification.reasons)
+        return "rejected: " + " ".join(variant.verification.reasons)
     if release is None:
         return "passed; about to be released"
     if not served:
