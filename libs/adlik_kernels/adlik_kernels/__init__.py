@@ -9,6 +9,8 @@ y = layer(x)
 
 from __future__ import annotations
 
+from adlik_kernels.batches import gather, scatter
+from adlik_kernels.boxes import Detections, detect, suppress
 from adlik_kernels.configuration import Configuration, configure, configured
 from adlik_kernels.dense import (
     PreparedDense,
@@ -25,20 +27,31 @@ from adlik_kernels.errors import (
     KernelError,
     MeasureFailed,
 )
+from adlik_kernels.images import ImageInput, Placement, stack
+from adlik_kernels.ranking import softmax_top_k
 
 __all__ = [
     "BuildFailed",
     "Configuration",
+    "Detections",
+    "ImageInput",
     "InvalidOperand",
     "InvalidRecord",
     "InvalidSchedule",
     "KernelError",
     "MeasureFailed",
+    "Placement",
     "PreparedDense",
     "Quantization",
     "configure",
     "configured",
     "dense",
+    "detect",
+    "gather",
     "prepare_dense",
     "prepare_dense_int8",
+    "scatter",
+    "softmax_top_k",
+    "stack",
+    "suppress",
 ]

@@ -25,6 +25,10 @@ class Dot(Protocol):
     """How one word of an activation row meets one vector of weight words."""
 
     @property
+    def fused(self) -> bool:
+        """Whether the CPU multiplies and adds floats in one instruction."""
+
+    @property
     def accumulator(self) -> Any:
         """LLVM type of one accumulator lane."""
 
@@ -97,6 +101,7 @@ class Bf16Dot:
     """bf16 with AVX512-BF16: `vdpbf16ps` adds two products a lane."""
 
     lanes: int = 16
+    fused: bool = True
 
     @property
     def accumulator(self) -> Any:
@@ -122,6 +127,7 @@ class Vnni:
     """int8 with AVX512-VNNI: `vpdpbusd` adds four products a lane, without saturation."""
 
     lanes: int = 16
+    fused: bool = True
 
     @property
     def accumulator(self) -> Any:
@@ -151,6 +157,7 @@ class PairwiseMultiplyAdd:
     """
 
     lanes: int
+    fused: bool
 
     @property
     def accumulator(self) -> Any:
@@ -209,7 +216,7 @@ def dot_of(dtype: str, target: Target) -> Dot:
         native = "avx512bf16" in target.features
         return Bf16Dot(lanes) if native else WideningMultiplyAdd(lanes, fused)
     native = "avx512vnni" in target.features
-    return Vnni(lanes) if native else PairwiseMultiplyAdd(lanes)
+    return Vnni(lanes) if native else PairwiseMultiplyAdd(lanes, fused)
 
 
 def _bf16_pairs(lanes: int) -> Any:

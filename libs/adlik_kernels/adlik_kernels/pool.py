@@ -89,6 +89,18 @@ class Pool:
         """
         self._plan(self._address, int(operations.ctypes.data), len(operations))
 
+    def pin(self, cores: Sequence[int]) -> None:
+        """Binds the caller to the first core and each worker to one of the others.
+
+        For measurements: left alone, the system may put caller and worker on one core for a while.
+
+        Args:
+            cores: As many cores as threads share a call.
+        """
+        for thread, core in zip(self._workers, cores[1:], strict=True):
+            os.sched_setaffinity(thread.native_id or 0, {core})
+        os.sched_setaffinity(0, {cores[0]})
+
     def close(self) -> None:
         """Ends the workers."""
         self._stop(self._address)

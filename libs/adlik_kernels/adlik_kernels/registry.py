@@ -1,12 +1,20 @@
-"""Which schedule a workload gets unmeasured: its record's, its nearest neighbour's, the default."""
+"""Which schedule a workload gets unmeasured: its record's, its neighbour's, a default."""
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
+from adlik_kernels.configuration import configured
+from adlik_kernels.db import Database, Record, shipped, workload_of
 from adlik_kernels.space import Schedule, Space
 from adlik_kernels.target import Target
 from adlik_kernels.workload import Dense
+
+NEAR = 2.0
+"""Neighbours are used up to this distance: doublings of rows, columns and depth together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,18 +24,89 @@ class Choice:
     Attributes:
         schedule: The schedule.
         origin: "record", "nearest" or "default".
+        source: Key of the workload whose record it is; "" for a default.
     """
 
     schedule: Schedule
     origin: str
+    source: str = ""
+
+
+def database_path() -> Path:
+    """Returns the file of the records that were made on this machine."""
+    return configured().cache / "records.jsonl"
 
 
 def choose(workload: Dense, target: Target, threads: int) -> Choice:
     """Returns the schedule for a workload.
+
+    Records of this very processor count before those of others with the same instruction level.
 
     Args:
         workload: What is computed; rows 0 for any number of them.
         target: The machine.
         threads: Threads that will share the work.
     """
-    return Choice(Space(workload, target, threads).default(), "default")
+    space = Space(workload, target, threads)
+    by_shape = best_records(target, 1 if threads == 1 else 2, workload.dtype)
+    own = by_shape.get(workload.key)
+    if own is not None and not space.fault(own.schedule):
+        return Choice(own.schedule, "record", own.workload)
+    if workload.rows:
+        near = min(by_shape.values(), key=lambda r: distance(workload, r.workload), default=None)
+        if near is not None and distance(workload, near.workload) <= NEAR:
+            schedule = space.repaired(near.schedule)
+            if not space.fault(schedule):
+                return Choice(schedule, "nearest", near.workload)
+    return Choice(space.default(), "default")
+
+
+def distance(workload: Dense, key: str) -> float:
+    """Returns how many doublings lie between a workload and a record's."""
+    other = workload_of(key)
+    pairs = (
+        (workload.rows, other.rows),
+        (workload.columns, other.columns),
+        (workload.depth, other.depth),
+    )
+    return sum(abs(math.log2(max(a, 1) / max(b, 1))) for a, b in pairs)
+
+
+def best_records(target: Target, threads: int, dtype: str) -> dict[str, Record]:
+    """Returns the fastest record of every shape, by the workload's key.
+
+    Args:
+        target: The machine; other processors' records are used where it has none of its own.
+        threads: 1 for records of a single thread, 2 for those of several.
+        dtype: Element type.
+    """
+    path = database_path()
+    stamp = path.stat() if path.exists() else None
+    return _best(path, stamp and (stamp.st_mtime_ns, stamp.st_size), target.key, threads, dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _best(
+    path: Path, _stamp: tuple[int, int] | None, target: str, threads: int, dtype: str
+) -> dict[str, Record]:
+    level = target.rpartition("-")[2]
+    slowest: dict[tuple[str, str, Schedule], Record] = {}
+    for record in (*shipped(), *Database(path)):
+        if record.target.rpartition("-")[2] != level or min(record.threads, 2) != threads:
+            continue
+        # Of repeated measurements the slowest counts: a lucky one must not win for ever.
+        place = (record.workload, record.target, record.schedule)
+        if place not in slowest or record.speed < slowest[place].speed:
+            slowest[place] = record
+    found: dict[str, Record] = {}
+    for record in slowest.values():
+        if workload_of(record.workload).dtype != dtype:
+            continue
+        best = found.get(record.workload)
+        if best is None or _rank(record, target) > _rank(best, target):
+            found[record.workload] = record
+    return found
+
+
+def _rank(record: Record, target: str) -> tuple[bool, float]:
+    return record.target == target, record.speed

@@ -22,6 +22,9 @@ SHAPES = (
 )
 """Register blocks worth trying: rows of x, vectors of w."""
 
+PAGE, WAYS = 4096, 8
+"""Rows this many bytes apart share a set of the first cache, which holds so many of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -179,11 +182,27 @@ class Space:
         if 0 < rows < 4:
             schedule = Schedule(rows, 8 // rows if wide else 4 // rows, parallel="columns")
         else:
-            schedule = Schedule(8, 3) if wide else Schedule(6, 2)
+            shapes: tuple[tuple[int, int], ...] = ((6, 2), (4, 3))
+            if wide:
+                shapes = ((8, 3), (12, 2), (6, 4), (8, 2))
+            if 4 * self.words % PAGE == 0:
+                shapes = tuple(shape for shape in shapes if shape[0] <= WAYS)
+            schedule = Schedule(*min(shapes, key=self._waste))
             schedule = replace(schedule, parallel="blocks" if rows >= 256 else "columns")
         if self.threads == 1:
             schedule = replace(schedule, parallel="rows")
         return self.repaired(schedule)
+
+    def _waste(self, shape: tuple[int, int]) -> float:
+        """Products that a register block computes for each one that is asked for."""
+        width = shape[1] * self.target.lanes
+        rows = self.workload.rows or shape[0]
+        columns = self.workload.columns
+        # The last panel computes whole vectors, not all of them; narrow ones hide latency badly.
+        used = -(-columns // self.target.lanes) * self.target.lanes
+        tail = (columns % width) / columns if columns % width else 0.0
+        whole = -(-rows // shape[0]) * shape[0]
+        return used / columns * (1 + 0.3 * tail) * (1 + 0.3 * (whole - rows) / rows)
 
     def repaired(self, schedule: Schedule) -> Schedule:
         """Returns the nearest allowed schedule to one that was made for another workload."""

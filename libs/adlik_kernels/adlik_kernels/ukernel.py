@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from adlik_kernels.emit import F32, I1, I8, I32, I64, POINTER, VOID, Emitter, Value, splat, vector
 from adlik_kernels.isa import Dot, multiply_add
-from adlik_kernels.vectormath import ACTIVATIONS, maximum, minimum
+from adlik_kernels.vectormath import ACTIVATIONS
 from adlik_kernels.workload import Dense
 
 SIGNATURE = ir.FunctionType(VOID, [I64] + [POINTER] * 7)
@@ -78,6 +78,7 @@ def write_tile(module: Any, tile: Tile, workload: Dense, dot: Dot, lanes: int) -
 class _TileWriter:
     def __init__(self, e: Emitter, tile: Tile, workload: Dense, dot: Dot, lanes: int) -> None:
         self.e, self.tile, self.workload, self.dot, self.lanes = e, tile, workload, dot, lanes
+        self.fused = dot.fused
         names = ("steps", "x", "w", "out", "bias", "residual", "scale", "quantization")
         self.arguments = dict(zip(names, e.function.args, strict=True))
 
@@ -141,8 +142,9 @@ class _TileWriter:
         e, b, workload = self.e, self.e.builder, self.workload
         floats = vector(F32, self.lanes)
         if workload.dtype == "int8":
-            total = b.fmul(b.sitofp(total, floats), self._constants("scale", column))
-        if workload.bias:
+            scale, bias = (self._constants(name, column) for name in ("scale", "bias"))
+            total = multiply_add(e, b.sitofp(total, floats), scale, bias, fused=self.fused)
+        elif workload.bias:
             total = b.fadd(total, self._constants("bias", column))
         if workload.residual:
             total = b.fadd(total, self._got("residual", row, column))
@@ -156,12 +158,12 @@ class _TileWriter:
             splat(e, e.load(e.at(self.arguments["quantization"], offset), F32), self.lanes)
             for offset in (0, 4)
         )
-        level = multiply_add(e, value, inverse, zero, fused=False)
+        level = multiply_add(e, value, inverse, zero, fused=self.fused)
         level = e.intrinsic(f"llvm.rint.v{self.lanes}f32", level.type, [level])
-        # The bound is taken with maxnum: it makes NaN the lowest level, which an integer can hold.
-        bound = ir.Constant(level.type, [0.0] * self.lanes)
-        level = e.intrinsic(f"llvm.maxnum.v{self.lanes}f32", level.type, [level, bound])
-        level = minimum(e, maximum(e, level, 0.0), 255.0)
+        low, high = (ir.Constant(level.type, [bound] * self.lanes) for bound in (0.0, 255.0))
+        # In this order each choice is one instruction, and NaN becomes 0, which integers have.
+        level = b.select(b.fcmp_ordered(">", level, low), level, low)
+        level = b.select(b.fcmp_ordered("<", level, high), level, high)
         return b.trunc(b.fptosi(level, vector(I32, self.lanes)), vector(I8, self.lanes))
 
     def _constants(self, name: str, column: int) -> Value:

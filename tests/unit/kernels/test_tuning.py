@@ -1,0 +1,303 @@
+"""Schedules, records, the choice among them, the cost model and the agents."""
+
+import random
+import sys
+
+import numpy as np
+import pytest
+from adlik_kernels import InvalidRecord, InvalidSchedule, MeasureFailed, configure, configured
+from adlik_kernels.cost import FEATURES, BoostedTrees, CostModel, features
+from adlik_kernels.db import Database, Record, shipped, workload_of
+from adlik_kernels.measure import Measurement, Meter
+from adlik_kernels.registry import choose, database_path
+from adlik_kernels.search import Annealing, Evolution, Grid, Learned, Policy, Random, tune
+from adlik_kernels.space import Schedule, Space
+from adlik_kernels.target import host
+from adlik_kernels.template import dense_module
+from adlik_kernels.workload import Dense
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+WORKLOAD = Dense(64, 256, 128)
+SPACE = Space(WORKLOAD, host(), 2)
+
+
+@pytest.fixture
+def empty_cache(tmp_path):
+    before = configured()
+    configure(cache=tmp_path)
+    yield tmp_path
+    configure(cache=before.cache)
+
+
+def record(workload=WORKLOAD, schedule=None, speed=1.0, threads=2, target=None):
+    return Record(
+        workload=workload.key,
+        target=target or host().key,
+        threads=threads,
+        schedule=schedule or Schedule(4, 2),
+        seconds=0.001,
+        speed=speed,
+    )
+
+
+class Table:
+    """A meter that knows the answer: speed falls with the distance from a schedule of its own."""
+
+    threads = 2
+
+    def __init__(self, ideal):
+        self.ideal, self.asked = ideal.to_dict(), []
+
+    def measure(self, workload, schedule):
+        self.asked.append(schedule)
+        values = schedule.to_dict()
+        wrong = sum(values[name] != value for name, value in self.ideal.items())
+        return Measurement(seconds=1.0 + wrong, baseline_seconds=4.0)
+
+
+shapes = st.builds(
+    Dense,
+    rows=st.integers(1, 300),
+    columns=st.integers(1, 300),
+    depth=st.integers(1, 600),
+    dtype=st.sampled_from(["fp32", "bf16", "int8"]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(workload=shapes, level=st.sampled_from(["portable", "avx2", "avx512"]), seed=st.integers())
+def test_what_a_space_gives_is_allowed(workload, level, seed):
+    space = Space(workload, host().masked_to(level), 2)
+    rng = random.Random(seed)
+    schedule = space.sample(rng)
+    for given_one in (schedule, space.neighbour(schedule, rng)):
+        assert space.fits(given_one)
+    for allowed in (space.default(), space.repaired(Schedule(28, 1, 4, 128))):
+        assert space.fault(allowed) == ""
+
+
+def test_a_grid_is_the_space():
+    space = Space(Dense(4, 32, 64), host(), 1)
+    everything = list(space)
+    assert len(everything) == len(set(everything)) > 50
+    assert all(space.fits(schedule) for schedule in everything)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        (Schedule(0, 1), "needs rows"),
+        (Schedule(40, 3), "spills"),
+        (Schedule(12, 2, unroll=2), "unrolled"),
+        (Schedule(4, 2, unroll=3), "unknown"),
+        (Schedule(4, 2, parallel="both"), "unknown"),
+        (Schedule(4, 2, k_block=128), "no smaller"),
+    ],
+)
+def test_a_schedule_outside_the_space_is_refused(schedule, reason):
+    with pytest.raises(InvalidSchedule, match=reason):
+        dense_module(WORKLOAD, schedule, host())
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {**Schedule().to_dict(), "more": 1}, {**Schedule().to_dict(), "rows": "4"}]
+)
+def test_a_record_of_a_schedule_is_checked(values):
+    with pytest.raises(InvalidSchedule):
+        Schedule.from_dict(values)
+
+
+def test_records_survive_a_round_trip_and_a_cut(tmp_path):
+    database = Database(tmp_path / "deep" / "records.jsonl")
+    assert list(database) == []
+    records = [record(speed=1.5), record(Dense(1, 2, 3, "int8"), threads=1)]
+    assert database.merge(records) == 2
+    assert database.merge(records) == 0
+    assert list(database) == records
+    with database.path.open("a") as file:
+        file.write('{"format": 1, "workl')
+    assert list(database) == records
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "no json",
+        "[1]",
+        record().to_json().replace('"format": 1', '"format": 2'),
+        record().to_json().replace("dense-fp32", "conv-fp32"),
+        record().to_json().replace("64x256x128", "64x256"),
+        record().to_json().replace("64x256x128", "axbxc"),
+        record().to_json().replace('"speed": 1.0', '"speed": -1.0'),
+        record().to_json().replace('"speed": 1.0', '"speed": "fast"'),
+        record().to_json().replace('"seconds"', '"minutes"'),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line):
+    database = Database(tmp_path / "records.jsonl")
+    database.path.write_text(record().to_json() + "\n" + line + "\n")
+    with pytest.raises(InvalidRecord, match="line 2"):
+        list(database)
+
+
+def test_shipped_records_fit_their_workloads():
+    for found in shipped():
+        space = Space(workload_of(found.workload), host(), found.threads)
+        if found.target.endswith(host().level):
+            assert space.fault(found.schedule) == ""
+
+
+def test_the_registry_goes_from_exact_to_near_to_default(empty_cache):
+    far = Dense(7, 3001, 5)
+    assert choose(far, host(), 2).origin == "default"
+    mine, other = Schedule(4, 2, unroll=2), Schedule(2, 2)
+    database = Database(database_path())
+    database.add(record(far, mine, speed=1.2))
+    database.add(record(far, other, speed=9.0, target=f"elsewhere-{host().level}"))
+    chosen = choose(far, host(), 2)
+    assert (chosen.origin, chosen.schedule) == ("record", mine)
+    near = choose(Dense(7, 3001, 9), host(), 2)
+    assert (near.origin, near.schedule, near.source) == ("nearest", mine, far.key)
+    assert choose(far, host(), 1).origin == "default"
+    assert choose(Dense(7, 3001, 5, "bf16"), host(), 2).origin == "default"
+    faster = Schedule(4, 4)
+    database.add(record(far, faster, speed=1.3))
+    assert choose(far, host(), 2).schedule == faster
+    database.add(record(far, faster, speed=1.1))
+    assert choose(far, host(), 2).schedule == mine
+
+
+def test_boosted_trees_learn_steps_and_interactions():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (800, 5))
+    y = np.where(x[:, 0] > 0.2, 1.0, 0.0) * np.where(x[:, 3] > 0, 1.0, -1.0)
+    trees = BoostedTrees().fit(x[:600], y[:600])
+    left = y[600:] - trees.predict(x[600:])
+    assert (left**2).mean() < 0.1 * (y[600:] ** 2).mean()
+
+
+def test_features_are_as_many_as_their_names():
+    schedule = SPACE.default()
+    assert len(features(WORKLOAD, schedule, host(), 2)) == len(FEATURES)
+
+
+def test_a_cost_model_transfers_between_shapes():
+    """Trained where more rows in a tile are better, it prefers more rows on a new one."""
+    rng = random.Random(0)
+    records = []
+    for rows in (32, 64, 128):
+        workload = Dense(rows, 256, 128)
+        space = Space(workload, host(), 2)
+        drawn = [space.sample(rng) for _ in range(40)]
+        records += [record(workload, schedule, speed=schedule.rows / 28) for schedule in drawn]
+    model = CostModel(host(), 2, records)
+    assert model.knows
+    tall, flat = Schedule(12, 2), Schedule(4, 2)
+    new = Dense(96, 512, 64)
+    assert np.diff(model.predict(new, [flat, tall])) > 0
+
+
+AGENTS = {
+    "random": lambda seed: Random(SPACE, seed),
+    "evolution": lambda seed: Evolution(SPACE, seed),
+    "annealing": lambda seed: Annealing(SPACE, seed),
+    "learned": lambda seed: Learned(SPACE, seed),
+    "policy": lambda seed: Policy(SPACE, seed),
+    "grid": lambda seed: Grid(SPACE, 40),
+}
+IDEAL = Schedule(8, 3, unroll=1, k_block=0, row_tiles=2, parallel="columns", order="rows")
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_agents_try_allowed_schedules_once(name):
+    table = Table(IDEAL)
+    result = tune(WORKLOAD, AGENTS[name](3), table, trials=40)
+    assert len(table.asked) == len(set(table.asked)) == len(result.trials) == 40
+    assert all(SPACE.fits(schedule) or schedule == SPACE.default() for schedule in table.asked)
+
+
+@pytest.mark.parametrize("name", ["evolution", "annealing", "learned", "policy"])
+def test_agents_that_learn_beat_chance(name):
+    def found(agent):
+        runs = [tune(WORKLOAD, AGENTS[agent](seed), Table(IDEAL), trials=48) for seed in range(3)]
+        return np.mean([run.best.speed for run in runs])
+
+    assert found(name) > found("random")
+
+
+def test_a_run_goes_on_where_it_was_cut_off(tmp_path):
+    database = Database(tmp_path / "records.jsonl")
+    tune(WORKLOAD, Random(SPACE, 1), Table(IDEAL), trials=10, database=database)
+    table = Table(IDEAL)
+    result = tune(WORKLOAD, Random(SPACE, 1), table, trials=15, database=database)
+    assert len(table.asked) == 5
+    assert len(result.trials) == 15
+    assert len(list(database)) == 15
+
+
+def test_a_run_without_gain_stops_early():
+    table = Table(Space(WORKLOAD, host(), 2).default())
+    result = tune(WORKLOAD, Random(SPACE), table, trials=100, patience=6)
+    assert len(result.trials) == 7
+
+
+def test_finalists_are_measured_again_and_the_slower_time_counts(tmp_path):
+    class Lucky(Table):
+        def measure(self, workload, schedule):
+            found = super().measure(workload, schedule)
+            luck = 0.5 if self.asked.count(schedule) == 1 else 1.0
+            return Measurement(found.seconds * luck, found.baseline_seconds)
+
+    database = Database(tmp_path / "records.jsonl")
+    agent, table = Random(SPACE, 2), Lucky(IDEAL)
+    result = tune(WORKLOAD, agent, table, trials=6, finalists=6, database=database)
+    honest = tune(WORKLOAD, Random(SPACE, 2), Table(IDEAL), trials=6)
+    assert [trial.speed for trial in result.trials] == [trial.speed for trial in honest.trials]
+    assert len(list(database)) == 12
+
+
+def test_a_failed_trial_costs_a_trial_and_no_more():
+    class Broken(Table):
+        def measure(self, workload, schedule):
+            if not self.asked:
+                self.asked.append(schedule)
+                raise MeasureFailed("it crashed")
+            return super().measure(workload, schedule)
+
+    told = []
+    result = tune(WORKLOAD, Random(SPACE), Broken(IDEAL), trials=3, progress=told.append)
+    assert [trial.fault for trial in result.trials] == ["it crashed", "", ""]
+    assert len(told) == 3
+    assert result.best.speed > 0
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
+def test_a_meter_measures(dtype):
+    workload = Dense(5, 40, 33, dtype)
+    with Meter(1, burst=0.001) as meter:
+        found = meter.measure(workload, Schedule(4, 2))
+        assert found.seconds > 0
+        with pytest.raises(MeasureFailed, match="spills"):
+            meter.measure(workload, Schedule(60, 2))
+        assert meter.measure(workload, Schedule(2, 2)).speed > 0
+
+
+CHILDREN = {
+    "crash": ("import os, sys; sys.stdin.readline(); os.abort()", "died with the code -6"),
+    "hang": ("import time; time.sleep(60)", "killed"),
+    "wrong": (
+        'import sys\nfor _ in sys.stdin: print(\'{"error": "it is wrong"}\', flush=True)',
+        "wrong",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", CHILDREN)
+def test_a_meter_survives_its_child(fault):
+    program, message = CHILDREN[fault]
+    with Meter(1, patience=1.0, program=(sys.executable, "-c", program)) as meter:
+        for _ in range(2):
+            with pytest.raises(MeasureFailed, match=message):
+                meter.measure(WORKLOAD, Schedule(4, 2))
