@@ -218,7 +218,10 @@ class Client:
             except httpx.HTTPError as error:
                 if give_up is None or time.monotonic() > give_up:
                     raise ConnectionFailed(self.url, str(error) or type(error).__name__) from error
-                time.sleep(0.3)
+            except AdlikError as error:  # e.g. the gateway stops and will start again
+                if not error.retryable or give_up is None or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.3)
 
     def _changes(self, name: str | None, give_up: float | None) -> Iterator[Change]:
         query = {"name": name} if name else {}
@@ -227,11 +230,17 @@ class Client:
             if response.status_code != httpx.codes.OK:
                 response.read()
                 raise _error(response)
+            event = ""
             for line in response.iter_lines():
                 if give_up is not None and time.monotonic() > give_up:
                     raise AdlikError("DEADLINE_EXCEEDED", "It took longer than the time-out.")
-                if line.startswith("data: "):
-                    yield from_json(Change, json.loads(line.removeprefix("data: ")))
+                if line.startswith("event: "):
+                    event = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    said = json.loads(line.removeprefix("data: "))
+                    if event == "Error":
+                        raise _said(said)
+                    yield from_json(Change, said)
 
     def _json(self, method: str, path: str, **options: Any) -> Any:
         return self._send(method, path, **options).json()
@@ -248,20 +257,23 @@ class Client:
 
 def _error(response: httpx.Response) -> AdlikError:
     try:
-        said = response.json()
-        return AdlikError(
-            said["code"],
-            said["message"],
-            said["cure"],
-            retryable=said["retryable"],
-            details=said["details"],
-        )
+        return _said(response.json())
     except (ValueError, KeyError, TypeError):
         return AdlikError(
             "UNEXPECTED_ANSWER",
             f"{response.url} answered {response.status_code} {response.reason_phrase}.",
             "Is this the HTTP address of an Adlik gateway?",
         )
+
+
+def _said(body: Mapping[str, Any]) -> AdlikError:
+    return AdlikError(
+        body["code"],
+        body["message"],
+        body["cure"],
+        retryable=body["retryable"],
+        details=body["details"],
+    )
 
 
 def _quoted(name: str) -> str:

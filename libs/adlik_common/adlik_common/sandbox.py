@@ -190,10 +190,7 @@ def _read(call: _Call, function: str, returncode: int) -> Any:
 
 
 def _crash(returncode: int) -> AdlikError:
-    if returncode >= 0:
-        how = f"exit status {returncode}"
-    else:
-        how = signal.Signals(-returncode).name
+    how = f"exit status {returncode}" if returncode >= 0 else signal.Signals(-returncode).name
     if how == "SIGXCPU":
         return ResourceLimit(
             "The work took more processor time than allowed and was stopped.",

@@ -58,7 +58,7 @@ def _limit(limits: dict[str, Any]) -> None:
 
 
 def _set_limit(which: int, soft: int, grace: int = 0) -> None:
-    """Sets a soft limit; the hard one, where the kernel kills without a reason, is `grace` above."""
+    """Sets a soft limit; the hard one, at which the kernel just kills, is `grace` above."""
     hard = soft + grace
     allowed = resource.getrlimit(which)[1]
     if allowed != resource.RLIM_INFINITY:

@@ -107,9 +107,13 @@ def class_scores(outputs: Mapping[str, Array]) -> str | None:
 
 def cosine(left: Array, right: Array) -> float:
     """Returns the cosine similarity of two float64 vectors, 1 where both are zero."""
+    largest_left = float(np.abs(left).max(initial=0.0))
+    largest_right = float(np.abs(right).max(initial=0.0))
+    if largest_left == 0.0 or largest_right == 0.0:
+        return 1.0 if largest_left == largest_right else 0.0
+    # Squares of very small or large numbers would leave the range of float64.
+    left, right = left / largest_left, right / largest_right
     norms = math.sqrt(float(left @ left)) * math.sqrt(float(right @ right))
-    if norms == 0.0:
-        return 1.0 if not left.any() and not right.any() else 0.0
     return max(-1.0, min(1.0, float(left @ right) / norms))
 
 

@@ -46,11 +46,19 @@ async def start(context: Context) -> AsyncIterator[None]:
     data_plane.add_to_grpc(server)
     server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
     app = make_app(context, control, data_plane.http_app)
-    async with serve_http(app, settings.http_host, settings.http_port, http="httptools", ws="none"):
+    async with serve_http(
+        app,
+        settings.http_host,
+        settings.http_port,
+        http="httptools",
+        ws="none",
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    ):
         await server.start()
         try:
             yield
         finally:
+            view.dismiss_watchers()
             await server.stop(settings.drain_seconds)
     await data_plane.close()
 

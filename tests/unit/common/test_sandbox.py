@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from adlik_common import errors
 from adlik_common.sandbox import Limits, run_isolated
 
@@ -194,13 +193,13 @@ async def test_the_child_dies_with_its_parent(workdir):
         f"""
         import asyncio, pathlib
         from adlik_common.sandbox import run_isolated
-        work = run_isolated(
-            "sandbox_work:hang", {{"marker": {str(marker)!r}}}, workdir=pathlib.Path({str(workdir)!r})
-        )
+        arguments = {{"marker": {str(marker)!r}}}
+        folder = pathlib.Path({str(workdir)!r})
+        work = run_isolated("sandbox_work:hang", arguments, workdir=folder)
         asyncio.run(work)
         """
     )
-    parent = subprocess.Popen([sys.executable, "-c", program])
+    parent = subprocess.Popen([sys.executable, "-c", program])  # noqa: ASYNC220 - ends at once
     child, grandchild = await wait_for(marker)
     parent.kill()
     parent.wait()

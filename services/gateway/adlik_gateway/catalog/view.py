@@ -8,7 +8,7 @@ import difflib
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
-from adlik_common.errors import NotFound, Overloaded
+from adlik_common.errors import AdlikError, NotFound, Overloaded, Unavailable
 from adlik_common.names import check_model_name, untoken, version_key
 from adlik_common.state import Change, State
 from adlik_proto.adlik.control.v1 import control_pb2
@@ -37,7 +37,7 @@ class CatalogView:
         self._versions: dict[str, dict[int, model_pb2.ModelVersion]] = {}
         self._releases: dict[str, model_pb2.Release] = {}
         self.replicas: dict[str, control_pb2.Replica] = {}
-        self._watchers: set[asyncio.Queue[Notice | None]] = set()
+        self._watchers: set[asyncio.Queue[Notice | AdlikError]] = set()
         self._caught_up = {"models": asyncio.Event(), "releases": asyncio.Event()}
 
     @property
@@ -120,18 +120,31 @@ class CatalogView:
     @contextlib.contextmanager
     def watching(self) -> Iterator[AsyncIterator[Notice]]:
         """Gives notices of changes from now on; a watcher that reads too slowly is sent away."""
-        queue: asyncio.Queue[Notice | None] = asyncio.Queue(MAX_WAITING_NOTICES)
+        queue: asyncio.Queue[Notice | AdlikError] = asyncio.Queue(MAX_WAITING_NOTICES)
         self._watchers.add(queue)
 
         async def notices() -> AsyncIterator[Notice]:
-            while (notice := await queue.get()) is not None:
+            while True:
+                notice = await queue.get()
+                if isinstance(notice, AdlikError):
+                    raise notice
                 yield notice
-            raise Overloaded("The watcher reads too slowly.", cure="Watch again.")
 
         try:
             yield notices()
         finally:
             self._watchers.discard(queue)
+
+    def dismiss_watchers(self) -> None:
+        """Ends every watch: the gateway stops, and waits for those whom it is answering."""
+        for queue in list(self._watchers):
+            self._dismiss(queue, Unavailable("The gateway stops.", cure="Watch again."))
+
+    def _dismiss(self, queue: asyncio.Queue[Notice | AdlikError], reason: AdlikError) -> None:
+        self._watchers.discard(queue)
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(reason)
 
     def _version_changed(
         self, name: str, version: int, record: model_pb2.ModelVersion | None
@@ -153,9 +166,8 @@ class CatalogView:
             try:
                 queue.put_nowait(Notice(event, name))
             except asyncio.QueueFull:
-                self._watchers.discard(queue)
-                queue.get_nowait()
-                queue.put_nowait(None)
+                slow = Overloaded("The watcher reads too slowly.", cure="Watch again.")
+                self._dismiss(queue, slow)
 
 
 def key_of(record: model_pb2.ModelVersion) -> str:

@@ -25,10 +25,13 @@ class Control:
         self._context, self.view = context, view
         self.push = Pusher(context, view).push
 
-    async def watch(self, name: str) -> AsyncIterator[control_pb2.WatchModelsResponse]:
+    def watch(self, name: str) -> AsyncIterator[control_pb2.WatchModelsResponse]:
         """Yields the current state, then every change; "" watches all models."""
         if name:
             names.check_model_name(name)
+        return self._news(name)
+
+    async def _news(self, name: str) -> AsyncIterator[control_pb2.WatchModelsResponse]:
         with self.view.watching() as notices:
             for model in self.view.models():
                 if name in ("", model.name):

@@ -10,7 +10,7 @@ from typing import Any
 from adlik_proto.adlik.control.v1 import control_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
 from adlik_proto.adlik.trace.v1 import trace_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 _RESPONSES: dict[str, type[Message]] = {
@@ -111,7 +111,7 @@ def _plain(path: str) -> str:
     return re.sub(r"{(\w+):\w+}", r"{\1}", path)
 
 
-def _schema(message: Descriptor, schemas: dict[str, Any]) -> dict[str, Any]:
+def _schema(message: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     """Returns a reference to a message's schema and makes it where it is missing."""
     if message.full_name == "google.protobuf.Timestamp":
         return {"type": "string", "format": "date-time"}
@@ -122,7 +122,7 @@ def _schema(message: Descriptor, schemas: dict[str, Any]) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{message.name}"}
 
 
-def _field(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
+def _field(field: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         value = field.message_type.fields_by_name["value"]
         return {"type": "object", "additionalProperties": _single(value, schemas)}
@@ -131,7 +131,7 @@ def _field(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
     return _single(field, schemas)
 
 
-def _single(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
+def _single(field: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     if field.message_type is not None:
         return _schema(field.message_type, schemas)
     if field.enum_type is not None:

@@ -123,8 +123,7 @@ class Api:
     async def watch(self, request: Request) -> Response:
         """Streams changes as server-sent events; ?name= for one model."""
         news = self._control.watch(request.query_params.get("name", ""))
-        first = await anext(news, None) if request.query_params.get("name") else None
-        return StreamingResponse(_events(first, news), media_type="text/event-stream")
+        return StreamingResponse(_events(news), media_type="text/event-stream")
 
     async def jobs(self, _: Request) -> Response:
         """Shows what waits, runs and was given up."""
@@ -196,13 +195,10 @@ async def _body(request: Request, message: M) -> M:
 
 
 async def _events(
-    first: control_pb2.WatchModelsResponse | None,
     news: AsyncIterator[control_pb2.WatchModelsResponse],
 ) -> AsyncIterator[str]:
     """Yields server-sent events, and comments while nothing happens."""
     yield ": watching\n\n"
-    if first is not None:
-        yield _event(first)
     pending: asyncio.Task[control_pb2.WatchModelsResponse] | None = None
     try:
         while True:
