@@ -72,6 +72,8 @@ class PreparedDense:
         w: NDArray[Any],
         constants: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
         rows: Iterable[int],
+        *,
+        at_once: bool = True,
     ) -> None:
         self.workload = workload
         self._w = w
@@ -83,9 +85,10 @@ class PreparedDense:
         self._x_dtype = np.dtype("uint8" if workload.dtype == "int8" else "float32")
         self._out_dtype = np.dtype(workload.output)
         self._work_per_row = workload.for_rows(1).operations
-        few = choose(workload.for_rows(4), self._target, self._threads).schedule
-        self._few = self._bind(workload, few)
-        self._any = self._bind(workload, choose(workload, self._target, self._threads).schedule)
+        self._general: dict[bool, _Kernel] = {}
+        if at_once:
+            for few in (True, False):
+                self._for_any_rows(few=few)
         self._exact: dict[int, _Kernel] = {}
         for count in rows:
             exact = workload.for_rows(count)
@@ -131,7 +134,7 @@ class PreparedDense:
         self, x: NDArray[Any], out: NDArray[Any], residual: NDArray[np.float32] | None
     ) -> None:
         rows = out.shape[0]
-        kernel = self._exact.get(rows) or (self._few if rows < FEW_ROWS else self._any)
+        kernel = self._exact.get(rows) or self._for_any_rows(few=rows < FEW_ROWS)
         bias, scale, quantization = self._places
         arguments = _pack_words(
             address(x),
@@ -153,6 +156,15 @@ class PreparedDense:
         group = 4 // x.dtype.itemsize
         spare = -self.workload.depth % group
         return np.pad(x, ((0, 0), (0, spare))) if spare else x
+
+    def _for_any_rows(self, *, few: bool) -> _Kernel:
+        """The kernel for row counts that have none of their own."""
+        found = self._general.get(few)
+        if found is None:
+            like = self.workload.for_rows(4) if few else self.workload
+            schedule = choose(like, self._target, self._threads).schedule
+            found = self._general[few] = self._bind(self.workload, schedule)
+        return found
 
     def _bind(self, workload: Dense, schedule: Schedule) -> _Kernel:
         width = schedule.vectors * self._target.lanes
@@ -203,7 +215,17 @@ def dense(
     if out is not None:
         inputs = (("w", w), ("bias", bias))
         check_output(out, np.float32, (x.shape[0], w.shape[1]), inputs)
-    prepared = prepare_dense(w, bias, activation, residual=residual is not None)
+    workload = Dense(
+        rows=0,
+        columns=w.shape[1],
+        depth=w.shape[0],
+        bias=bias is not None,
+        residual=residual is not None,
+        activation=activation or "",
+    )
+    if bias is not None:
+        bias = check("bias", bias, np.float32, (w.shape[1],))
+    prepared = PreparedDense(workload, w, _constants(bias, w.shape[1]), (), at_once=False)
     return prepared(x, residual=residual, out=out)
 
 
@@ -247,9 +269,8 @@ def prepare_dense(
         residual=residual,
         activation=activation or "",
     )
-    nothing = np.zeros(2, np.float32)
-    constants = (pad_columns(0.0 if bias is None else bias, columns), nothing, nothing)
-    return PreparedDense(workload, to_bf16(w) if dtype == "bf16" else w.copy(), constants, rows)
+    kept = to_bf16(w) if dtype == "bf16" else w.copy()
+    return PreparedDense(workload, kept, _constants(bias, columns), rows)
 
 
 def prepare_dense_int8(
@@ -293,6 +314,14 @@ def prepare_dense_int8(
     levels = np.array([inverse, quantization.out_zero], np.float32)
     constants = (pad_columns(total, columns), pad_columns(scale, columns), levels)
     return PreparedDense(workload, w.copy(), constants, rows)
+
+
+def _constants(
+    bias: NDArray[np.float32] | None, columns: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Bias, scales and quantization of a float product: the last two are never read."""
+    nothing = np.zeros(2, np.float32)
+    return pad_columns(0.0 if bias is None else bias, columns), nothing, nothing
 
 
 def _column_scales(quantization: Quantization, columns: int) -> NDArray[np.float32]:

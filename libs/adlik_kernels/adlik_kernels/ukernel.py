@@ -17,6 +17,9 @@ from adlik_kernels.isa import Dot, multiply_add
 from adlik_kernels.vectormath import ACTIVATIONS
 from adlik_kernels.workload import Dense
 
+INLINE = ("relu", "relu6", "hardswish")
+"""Activations of a few instructions."""
+
 SIGNATURE = ir.FunctionType(VOID, [I64] + [POINTER] * 7)
 """`void tile(k steps, x, w, out, bias, residual, scale, quantization)`."""
 
@@ -149,8 +152,23 @@ class _TileWriter:
         if workload.residual:
             total = b.fadd(total, self._got("residual", row, column))
         if workload.activation:
-            total = ACTIVATIONS[workload.activation](e, total)
+            total = self._activated(total)
         return self._quantized(total) if workload.output == "uint8" else total
+
+    def _activated(self, value: Value) -> Value:
+        """Short activations stay in the tile; long ones are called, for a tile has many vectors."""
+        name = self.workload.activation
+        if name in INLINE:
+            return ACTIVATIONS[name](self.e, value)
+        function = self.e.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(value.type, [value.type])
+            function = ir.Function(self.e.module, kind, name)
+            function.linkage = "internal"
+            function.attributes.add("noinline")
+            inner = Emitter(function)
+            inner.builder.ret(ACTIVATIONS[name](inner, function.args[0]))
+        return self.e.builder.call(function, [value])
 
     def _quantized(self, value: Value) -> Value:
         e, b = self.e, self.e.builder

@@ -221,7 +221,7 @@ def test_agents_try_allowed_schedules_once(name):
 @pytest.mark.parametrize("name", ["evolution", "annealing", "learned", "policy"])
 def test_agents_that_learn_beat_chance(name):
     def found(agent):
-        runs = [tune(WORKLOAD, AGENTS[agent](seed), Table(IDEAL), trials=48) for seed in range(3)]
+        runs = [tune(WORKLOAD, AGENTS[agent](seed), Table(IDEAL), trials=40) for seed in range(3)]
         return np.mean([run.best.speed for run in runs])
 
     assert found(name) > found("random")

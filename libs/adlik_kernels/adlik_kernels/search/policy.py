@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adlik_kernels.cost import FEATURES, CostModel, features
 from adlik_kernels.db import Record
+from adlik_kernels.search.plain import ATTEMPTS
 from adlik_kernels.space import Schedule, Space
 
 EDITS = 48
@@ -77,8 +78,9 @@ class Policy:
         if not self._model.knows:
             edits += [self._space.sample(self._rng) for _ in range(EDITS // 4)]
         options = [s for s in dict.fromkeys(edits) if s not in self._speeds]
-        if not options:
-            return None
+        if not options:  # everything near is known
+            draws = (self._space.sample(self._rng) for _ in range(ATTEMPTS))
+            return next((schedule for schedule in draws if schedule not in self._speeds), None)
         seen = self._seen(options)
         chances = _softmax(seen @ self.weights)
         chosen = int(self._numpy.choice(len(options), p=chances))
