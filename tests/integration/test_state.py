@@ -75,3 +75,20 @@ async def test_entries_that_are_not_written_again_are_gone(bus):
     assert await next_change(changes) == ("", None)
     assert await next_change(changes) == ("a", None)
     await changes.aclose()
+
+
+async def test_an_outage_of_nats_makes_nobody_expire(bus, nats_server):
+    bucket = await open_bucket(bus, "short", model_pb2.ModelHead, ttl=1.0)
+    await bucket.put("a", head(1))
+    changes = bucket.watch()
+    assert await next_change(changes) == ("a", head(1))
+    assert await next_change(changes) == ("", None)
+    following = asyncio.ensure_future(anext(changes))
+    nats_server.kill()
+    await asyncio.sleep(2)
+    assert not following.done()
+    nats_server.start()
+    await bucket.put("a", head(2))
+    assert await asyncio.wait_for(following, 15) == ("a", head(2))
+    assert await next_change(changes) == ("a", None)
+    await changes.aclose()

@@ -315,7 +315,8 @@ async def connect(settings: ServiceSettings, source: str) -> Bus:
         log.warning("lost NATS; trying to reach it again")
 
     async def failed(error: Exception) -> None:
-        log.warning("NATS: %s", error or type(error).__name__)
+        # Several a second while NATS is away; that it is was said once.
+        log.debug("NATS: %s", error or type(error).__name__)
 
     client = Client()
     while True:

@@ -133,9 +133,8 @@ async def _run(name: str, settings: ServiceSettings, start: Start) -> None:
         loop.add_signal_handler(signal_number, context.stopping.set)
 
     def unready() -> str:
-        if context.stopping.is_set():
-            return "stopping"
-        return "" if bus.client.is_connected else "no connection to NATS"
+        # Not NATS: without it replicas still answer, and a restart would mend nothing.
+        return "stopping" if context.stopping.is_set() else ""
 
     app = Starlette(routes=health_routes(unready))
     async with contextlib.AsyncExitStack() as stack:

@@ -8,7 +8,6 @@ RELEASE = "gateway.release"
 GATEWAY_INFER = "gateway.infer"
 OPTIMIZE = "optimizer.recipe"
 OPTIMIZE_PASS = "optimizer.pass"  # noqa: S105 - a pass over a graph
-QUANTIZE = "optimizer.quantize"
 COMPILE = "compiler.target"
 COMPILE_STEP = "compiler.step"
 VERIFY = "compiler.verify"

@@ -132,6 +132,7 @@ class Bucket(Generic[M]):
         caught_up = False
         while True:
             seen: set[str] | None = set()
+            known.forgive()
             async for entry in self._raw_updates():
                 if entry is not None:
                     if seen is not None:
@@ -146,8 +147,10 @@ class Bucket(Generic[M]):
                     if not caught_up:
                         caught_up = True
                         yield Change("", None)
-                for key in known.drop_expired():
-                    yield Change(key, None)
+                # While NATS is away nobody can write, so silence means nothing.
+                if self._bus.client.is_connected:
+                    for key in known.drop_expired():
+                        yield Change(key, None)
             await asyncio.sleep(0.1)
 
     async def _raw_updates(self) -> AsyncIterator[KeyValue.Entry | None]:
@@ -205,8 +208,15 @@ class _Known(Generic[M]):
             return None
         return Change(key, self._message.FromString(data))
 
+    def forgive(self) -> None:
+        """Counts every entry as written now: after an outage its owner needs time to write."""
+        now = time.monotonic()
+        self._entries = {key: (now, data) for key, (_, data) in self._entries.items()}
+
     def drop_except(self, keys: set[str]) -> list[str]:
-        """Forgets and returns the entries that are not among the keys."""
+        """Forgets and returns the entries that are not among the keys; expiring ones expire."""
+        if self._ttl:
+            return []
         return self._drop([key for key in self._entries if key not in keys])
 
     def drop_expired(self) -> list[str]:

@@ -23,9 +23,7 @@ def make_app(context: Context, control: Control, inference: ASGIApp) -> ASGIApp:
     """
 
     def unready() -> str:
-        if context.stopping.is_set():
-            return "stopping"
-        return "" if context.bus.client.is_connected else "no connection to NATS"
+        return "stopping" if context.stopping.is_set() else ""
 
     async def unknown(request: Request, _: Exception) -> Response:
         error: AdlikError = NotFound(
