@@ -89,6 +89,8 @@ async def test_an_outage_of_nats_makes_nobody_expire(bus, nats_server):
     assert not following.done()
     nats_server.start()
     await bucket.put("a", head(2))
-    assert await asyncio.wait_for(following, 15) == ("a", head(2))
+    seen = [await asyncio.wait_for(following, 15)]
+    while seen[-1] != ("a", head(2)):
+        seen.append(await next_change(changes))
     assert await next_change(changes) == ("a", None)
     await changes.aclose()

@@ -131,26 +131,20 @@ class Bucket(Generic[M]):
         known = _Known(self._message, self._ttl)
         caught_up = False
         while True:
-            seen: set[str] | None = set()
-            known.forgive()
+            known.begin()
             async for entry in self._raw_updates():
                 if entry is not None:
-                    if seen is not None:
-                        seen.add(entry.key)
-                    change = known.accept(entry.key, entry.operation, entry.value or b"")
-                    if change is not None:
-                        yield change
-                elif seen is not None:
-                    for key in known.drop_except(seen):
-                        yield Change(key, None)
-                    seen = None
+                    changes = known.accept(entry.key, entry.operation, entry.value or b"")
+                else:
+                    changes = known.complete()
                     if not caught_up:
                         caught_up = True
-                        yield Change("", None)
+                        changes.append(Change("", None))
                 # While NATS is away nobody can write, so silence means nothing.
                 if self._bus.client.is_connected:
-                    for key in known.drop_expired():
-                        yield Change(key, None)
+                    changes += known.drop_expired()
+                for change in changes:
+                    yield change
             await asyncio.sleep(0.1)
 
     async def _raw_updates(self) -> AsyncIterator[KeyValue.Entry | None]:
@@ -197,39 +191,45 @@ class _Known(Generic[M]):
     def __init__(self, message: type[M], ttl: float) -> None:
         self._message, self._ttl = message, ttl
         self._entries: dict[str, tuple[float, bytes]] = {}
+        self._seen: set[str] | None = None
 
-    def accept(self, key: str, operation: str | None, data: bytes) -> Change[M] | None:
-        """Notes an update; returns the change unless nothing changed."""
-        if operation in (KV_DEL, KV_PURGE):
-            return Change(key, None) if self._entries.pop(key, None) else None
-        before = self._entries.get(key)
-        self._entries[key] = (time.monotonic(), data)
-        if before is not None and before[1] == data:
-            return None
-        return Change(key, self._message.FromString(data))
-
-    def forgive(self) -> None:
-        """Counts every entry as written now: after an outage its owner needs time to write."""
+    def begin(self) -> None:
+        """Notes that all entries are about to be read again, as after an outage of NATS."""
+        self._seen = set()
+        # Their owners need time to write them again.
         now = time.monotonic()
         self._entries = {key: (now, data) for key, (_, data) in self._entries.items()}
 
-    def drop_except(self, keys: set[str]) -> list[str]:
-        """Forgets and returns the entries that are not among the keys; expiring ones expire."""
-        if self._ttl:
+    def accept(self, key: str, operation: str | None, data: bytes) -> list[Change[M]]:
+        """Notes an update; returns the change unless nothing changed."""
+        if self._seen is not None:
+            self._seen.add(key)
+        before = self._entries.pop(key, None)
+        if operation in (KV_DEL, KV_PURGE):
+            return [Change(key, None)] if before else []
+        self._entries[key] = (time.monotonic(), data)
+        if before is not None and before[1] == data:
             return []
-        return self._drop([key for key in self._entries if key not in keys])
+        return [Change(key, self._message.FromString(data))]
 
-    def drop_expired(self) -> list[str]:
+    def complete(self) -> list[Change[M]]:
+        """Notes that all entries were read; returns those that are gone (expiring ones expire)."""
+        seen, self._seen = self._seen, None
+        if seen is None or self._ttl:
+            return []
+        return self._drop([key for key in self._entries if key not in seen])
+
+    def drop_expired(self) -> list[Change[M]]:
         """Forgets and returns the entries that were not written again in time."""
         if not self._ttl:
             return []
         limit = time.monotonic() - self._ttl
         return self._drop([key for key, (written, _) in self._entries.items() if written < limit])
 
-    def _drop(self, keys: list[str]) -> list[str]:
+    def _drop(self, keys: list[str]) -> list[Change[M]]:
         for key in keys:
             del self._entries[key]
-        return keys
+        return [Change(key, None) for key in keys]
 
 
 @dataclass(frozen=True, slots=True)
