@@ -104,7 +104,7 @@ def torch_dense(x, w) -> dict[str, Callable[[], object]]:
     calls = {"mkl": lambda: torch.mm(tx, tw, out=out)}
     ops = torch.ops.mkldnn
     if torch.backends.mkldnn.is_available():
-        weights = tw.t().contiguous().to_mkldnn()
+        weights = tw.t().contiguous()
         packed = ops._reorder_linear_weight(weights, x.shape[0])  # noqa: SLF001 # torch has no other name
         calls["onednn"] = lambda: ops._linear_pointwise(  # noqa: SLF001 # as above
             tx, packed, None, "none", [], ""
@@ -227,6 +227,71 @@ def bf16_cases(_threads: int) -> Iterator[Case]:
             calls["torch, fp32 x"] = lambda fx=fx, tw=tw: torch.mm(fx.bfloat16(), tw).float()
         name = f"{rows},{columns},{depth}"
         yield Case(name, 2.0 * rows * columns * depth, "bf16", calls)
+
+
+CONVOLUTIONS = (
+    *((224, 3, 64, 7, 2), (56, 64, 64, 1, 1), (56, 64, 64, 3, 1), (56, 64, 256, 1, 1)),
+    *((56, 256, 64, 1, 1), (56, 128, 128, 3, 2), (28, 512, 128, 1, 1), (28, 128, 128, 3, 1)),
+    *((28, 128, 512, 1, 1), (56, 256, 512, 1, 2), (28, 256, 256, 3, 2), (14, 1024, 256, 1, 1)),
+    *((14, 256, 256, 3, 1), (14, 256, 1024, 1, 1), (28, 512, 1024, 1, 2), (14, 512, 512, 3, 2)),
+    *((7, 2048, 512, 1, 1), (7, 512, 512, 3, 1), (7, 512, 2048, 1, 1)),
+)
+"""ResNet-50's layers: height and width, channels, filters, window, stride."""
+
+
+def conv_cases(threads: int) -> Iterator[Case]:
+    import numpy as np
+    from adlik_kernels import prepare_conv2d
+
+    rng = np.random.default_rng(0)
+    for size, channels, filters, window, stride in CONVOLUTIONS:
+        pad = window // 2
+        x = rng.standard_normal((1, size, size, channels), np.float32)
+        w = rng.standard_normal((filters, channels, window, window), np.float32)
+        steps, border = (stride, stride), (pad, pad)
+        layer = prepare_conv2d(w, (size, size), stride=steps, padding=border)
+        out = layer(x)
+        operations = layer.workload.operations
+        calls = {
+            "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
+            **torch_conv(x, w, steps, border),
+            **openvino_conv(x, w, steps, border, threads),
+        }
+        name = f"{size},{channels},{filters},{window}/{stride}"
+        yield Case(name, float(operations), "fp32", calls)
+
+
+def torch_conv(x, w, stride, padding) -> dict[str, Callable[[], object]]:
+    try:
+        import torch
+    except ImportError:
+        return {}
+    given = torch.from_numpy(x).permute(0, 3, 1, 2)
+    layer = torch.nn.Conv2d(*w.shape[1::-1], w.shape[2:], stride, padding, bias=False)
+    layer.weight = torch.nn.Parameter(torch.from_numpy(w), requires_grad=False)
+    layer = layer.to(memory_format=torch.channels_last).eval()
+    return {"torch": lambda: layer(given)}
+
+
+def openvino_conv(x, w, stride, padding, threads: int) -> dict[str, Callable[[], object]]:
+    """One node alone: it is charged with the reordering of its input and output."""
+    try:
+        import openvino as ov
+        from openvino import opset13 as op
+    except ImportError:
+        return {}
+    import numpy as np
+
+    rows = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    given = op.parameter(list(rows.shape), np.float32)
+    node = op.convolution(given, op.constant(w), list(stride), list(padding), list(padding), [1, 1])
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    request = (
+        ov.Core().compile_model(ov.Model([node], [given]), "CPU", hints).create_infer_request()
+    )
+    request.set_input_tensor(ov.Tensor(rows, shared_memory=True))
+    # The request does not own its input: the call keeps it alive.
+    return {"openvino, with reorder": lambda _keep=rows: request.infer()}
 
 
 def image_cases(threads: int) -> Iterator[Case]:
@@ -445,6 +510,7 @@ GROUPS = {
     "dense": dense_cases,
     "int8": int8_cases,
     "bf16": bf16_cases,
+    "conv": conv_cases,
     "images": image_cases,
     "boxes": box_cases,
 }

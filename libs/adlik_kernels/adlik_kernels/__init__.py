@@ -12,6 +12,7 @@ from __future__ import annotations
 from adlik_kernels.batches import gather, scatter
 from adlik_kernels.boxes import Detections, detect, suppress
 from adlik_kernels.configuration import Configuration, configure, configured
+from adlik_kernels.conv import PreparedConv2d, prepare_conv2d
 from adlik_kernels.dense import (
     PreparedDense,
     Quantization,
@@ -41,6 +42,7 @@ __all__ = [
     "KernelError",
     "MeasureFailed",
     "Placement",
+    "PreparedConv2d",
     "PreparedDense",
     "Quantization",
     "configure",
@@ -48,6 +50,7 @@ __all__ = [
     "dense",
     "detect",
     "gather",
+    "prepare_conv2d",
     "prepare_dense",
     "prepare_dense_int8",
     "scatter",

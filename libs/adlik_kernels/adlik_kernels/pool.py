@@ -38,7 +38,16 @@ GENERATION, GATE, NEXT, KERNEL, CHUNKS, ARGUMENTS, BUSY, SLEEPERS, STOP = (
 )
 _STATE_BYTES = 1024
 _OPEN = 1 << 62
-_SPINS = 2000
+_SPINS = 500
+"""Looks at the generation before the worker begins to offer its core between looks."""
+
+_LOOKS = 3000
+"""Looks at the generation before the worker sleeps: about a millisecond on an idle machine.
+
+A worker that sleeps at once is woken on its caller's core and never leaves it; one that stays
+runnable is given a core of its own.
+"""
+
 _PATIENCE = 20000
 
 _FUTEX_WAIT_PRIVATE, _FUTEX_WAKE_PRIVATE = 128, 129
@@ -253,11 +262,13 @@ def _spin(e: Emitter, state: Value, seen: Value) -> Value:
     b.branch(head)
     b.position_at_end(head)
     left = b.phi(I64)
-    left.add_incoming(e.word(_SPINS), start)
+    left.add_incoming(e.word(_LOOKS), start)
     _pause(e)
+    with e.when(e.less(left, _LOOKS - _SPINS)):
+        _syscall(e, "yield", [])
     generation = _get(e, state, GENERATION)
     fewer = e.sub(left, 1)
-    left.add_incoming(fewer, head)
+    left.add_incoming(fewer, b.block)
     waiting = b.and_(b.icmp_signed("==", generation, seen), e.less(0, fewer))
     b.cbranch(waiting, head, done)
     b.position_at_end(done)

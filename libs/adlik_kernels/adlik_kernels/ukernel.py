@@ -15,7 +15,7 @@ from llvmlite import ir
 from adlik_kernels.emit import F32, I1, I8, I32, I64, POINTER, VOID, Emitter, Value, splat, vector
 from adlik_kernels.isa import Dot, multiply_add
 from adlik_kernels.vectormath import ACTIVATIONS
-from adlik_kernels.workload import Dense
+from adlik_kernels.workload import Fused
 
 INLINE = ("relu", "relu6", "hardswish")
 """Activations of a few instructions."""
@@ -40,6 +40,8 @@ class Tile:
         x_step: Bytes from one word of a row to the next.
         out_row: Bytes from one row of the result to the next.
         w_step: Bytes from one step of packed w to the next.
+        segments: Parts of k that lie apart in x: the rows of a convolution's window.
+        x_segment: Bytes from one part to the next.
     """
 
     rows: int
@@ -53,6 +55,8 @@ class Tile:
     x_step: int
     out_row: int
     w_step: int
+    segments: int = 1
+    x_segment: int = 0
 
     @property
     def name(self) -> str:
@@ -60,7 +64,7 @@ class Tile:
         return f"tile_{self.rows}x{self.columns}_{int(self.starts)}{int(self.ends)}"
 
 
-def write_tile(module: Any, tile: Tile, workload: Dense, dot: Dot, lanes: int) -> Any:
+def write_tile(module: Any, tile: Tile, workload: Fused, dot: Dot, lanes: int) -> Any:
     """Writes a micro-kernel as a private function of a module and returns the function.
 
     Args:
@@ -79,7 +83,7 @@ def write_tile(module: Any, tile: Tile, workload: Dense, dot: Dot, lanes: int) -
 
 
 class _TileWriter:
-    def __init__(self, e: Emitter, tile: Tile, workload: Dense, dot: Dot, lanes: int) -> None:
+    def __init__(self, e: Emitter, tile: Tile, workload: Fused, dot: Dot, lanes: int) -> None:
         self.e, self.tile, self.workload, self.dot, self.lanes = e, tile, workload, dot, lanes
         self.fused = dot.fused
         names = ("steps", "x", "w", "out", "bias", "residual", "scale", "quantization")
@@ -106,19 +110,30 @@ class _TileWriter:
         ]
 
     def _multiply(self, totals: list[list[Any]]) -> None:
+        e, tile = self.e, self.tile
+        x, w, steps = (self.arguments[name] for name in ("x", "w", "steps"))
+        if tile.segments == 1:
+            self._run(totals, x, w)
+            return
+        with e.loop(0, tile.segments) as part:
+            w_segment = e.mul(e.mul(part, steps), tile.w_step)
+            self._run(totals, e.at(x, e.mul(part, tile.x_segment)), e.at(w, w_segment))
+
+    def _run(self, totals: list[list[Any]], x: Value, w: Value) -> None:
+        """All steps of one segment."""
         e, unroll, steps = self.e, self.tile.unroll, self.arguments["steps"]
         whole = e.sub(steps, e.rem(steps, unroll)) if unroll > 1 else steps
         with e.loop(0, whole, unroll) as k:
             for ahead in range(unroll):
-                self._step(totals, e.add(k, ahead))
+                self._step(totals, x, w, e.add(k, ahead))
         if unroll > 1:
             with e.loop(whole, steps) as k:
-                self._step(totals, k)
+                self._step(totals, x, w, k)
 
-    def _step(self, totals: list[list[Any]], k: Value) -> None:
+    def _step(self, totals: list[list[Any]], x: Value, w: Value, k: Value) -> None:
         e, tile = self.e, self.tile
-        w = e.at(self.arguments["w"], e.mul(k, tile.w_step))
-        x = e.at(self.arguments["x"], e.mul(k, tile.x_step))
+        w = e.at(w, e.mul(k, tile.w_step))
+        x = e.at(x, e.mul(k, tile.x_step))
         words = vector(I32, self.lanes)
         width = 4 * self.lanes
         opened = [

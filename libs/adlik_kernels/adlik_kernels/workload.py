@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,30 @@ ACTIVATION_NAMES = ("relu", "relu6", "sigmoid", "tanh", "silu", "hardswish", "ge
 
 OUTPUTS = {"fp32": ("float32",), "bf16": ("float32",), "int8": ("float32", "uint8")}
 """Output types of a matrix product, by its element type."""
+
+
+class Fused(Protocol):
+    """What the end of a micro-kernel needs to know of its workload."""
+
+    @property
+    def dtype(self) -> str:
+        """Element type of the operands."""
+
+    @property
+    def output(self) -> str:
+        """Element type of the result."""
+
+    @property
+    def bias(self) -> bool:
+        """Whether a bias is added."""
+
+    @property
+    def residual(self) -> bool:
+        """Whether an array like the result is added."""
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation, or ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +98,80 @@ class Dense:
         return f"dense-{self.dtype}-{self.rows}x{self.columns}x{self.depth}"
 
 
+@dataclass(frozen=True, slots=True)
+class Conv2d:
+    """activation(conv(x, w) + bias + residual) on channels-last arrays with room for padding.
+
+    x is [batch, height + 2 padding, width + 2 padding, channels] and its border is zero already;
+    the result and the residual may have borders of their own, which are left alone.
+
+    Attributes:
+        height: Rows of the input without padding.
+        width: Columns of the input without padding.
+        channels: Channels of the input.
+        filters: Channels of the result.
+        kernel: Rows and columns of the window.
+        stride: Steps of the window.
+        padding: Zero rows and columns on each side of the input.
+        out_border: Rows and columns on each side of the result that are not written.
+        residual_border: The same of the residual.
+        dtype: "fp32", "bf16" or "int8"; channels fill whole 32-bit words.
+        output: "float32", or "uint8" for int8.
+        bias: Whether a bias of shape [filters] is added.
+        residual: Whether an array like the result is added.
+        activation: One of `ACTIVATION_NAMES`, or "".
+    """
+
+    height: int
+    width: int
+    channels: int
+    filters: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    out_border: int = 0
+    residual_border: int = 0
+    dtype: str = "fp32"
+    output: str = "float32"
+    bias: bool = False
+    residual: bool = False
+    activation: str = ""
+
+    def __post_init__(self) -> None:
+        sizes = (self.height, self.width, self.channels, self.filters, *self.kernel, *self.stride)
+        if min(sizes) < 1 or min(self.padding) < 0 or min(self.out_height, self.out_width) < 1:
+            raise InvalidOperand(f"{self} has no result.", cure="Is the window too large?")
+        group = {"fp32": 1, "bf16": 2, "int8": 4}.get(self.dtype, 0)
+        if not group or self.channels % group:
+            raise InvalidOperand(
+                f"A {self.dtype} convolution cannot have {self.channels} channels.",
+                cure=f"Pad the channels to a multiple of {group or 4}.",
+            )
+
+    @property
+    def out_height(self) -> int:
+        """Rows of the result."""
+        return (self.height + 2 * self.padding[0] - self.kernel[0]) // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Columns of the result."""
+        return (self.width + 2 * self.padding[1] - self.kernel[1]) // self.stride[1] + 1
+
+    @property
+    def operations(self) -> int:
+        """Multiplications and additions for one picture."""
+        window = self.kernel[0] * self.kernel[1] * self.channels
+        return 2 * self.out_height * self.out_width * self.filters * window
+
+    def flattened(self) -> Conv2d:
+        """Returns the same computation with all pixels in one row, if it is a plain product."""
+        plain = (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
+        if not plain or self.out_border or self.residual_border:
+            return self
+        return replace(self, height=1, width=self.height * self.width)
+
+
 def activate(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Applies an activation in float64, as the plain reference of the fused ones.
 
@@ -125,3 +223,36 @@ def dense_reference(
 def _erf(x: NDArray[np.float64]) -> NDArray[np.float64]:
     result: NDArray[np.float64] = np.vectorize(math.erf, otypes=[np.float64])(x)
     return result
+
+
+def conv2d_reference(
+    x: NDArray[Any],
+    w: NDArray[Any],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+) -> NDArray[np.float64]:
+    """Returns the plain convolution in float64.
+
+    Args:
+        x: [batch, height, width, channels].
+        w: [filters, channels / groups, rows, columns].
+        stride: Steps of the window.
+        padding: Zero rows and columns on each side.
+        groups: Groups of channels.
+    """
+    (down, across), (rows, columns) = stride, w.shape[2:]
+    x = np.pad(x.astype(np.float64), ((0, 0), *((p, p) for p in padding), (0, 0)))
+    height, width = (x.shape[1] - rows) // down + 1, (x.shape[2] - columns) // across + 1
+    parts = []
+    for part, weights in zip(
+        np.split(x, groups, axis=3), np.split(w.astype(np.float64), groups), strict=True
+    ):
+        total = np.zeros((x.shape[0], height, width, weights.shape[0]))
+        for row in range(rows):
+            for column in range(columns):
+                below, right = row + down * (height - 1) + 1, column + across * (width - 1) + 1
+                seen = part[:, row:below:down, column:right:across]
+                total += seen @ weights[:, :, row, column].T
+        parts.append(total)
+    return np.concatenate(parts, axis=3)

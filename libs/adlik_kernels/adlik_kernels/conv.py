@@ -1,0 +1,165 @@
+"""Convolutions with fused bias, residual and activation on channels-last arrays."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adlik_kernels import configuration
+from adlik_kernels.build import load
+from adlik_kernels.convtemplate import conv2d_module, default_schedule
+from adlik_kernels.errors import InvalidOperand
+from adlik_kernels.operands import address, aligned_empty, check, check_output
+from adlik_kernels.packing import pack_weights, pad_columns
+from adlik_kernels.pool import shared
+from adlik_kernels.space import Schedule
+from adlik_kernels.target import Target
+from adlik_kernels.workload import Conv2d
+
+_pack_words = struct.Struct("8q").pack
+
+
+class PreparedConv2d:
+    """activation(conv(x, w) + bias + residual) for weights that stay and pictures of one size.
+
+    Made by `prepare_conv2d`; callable from any thread. A call never compiles.
+
+    Attributes:
+        workload: What is computed.
+    """
+
+    def __init__(
+        self, workload: Conv2d, w: NDArray[np.float32], bias: NDArray[np.float32] | None
+    ) -> None:
+        self.workload = workload
+        self._target, self._threads = configuration.target(), configuration.threads()
+        schedule = default_schedule(workload, self._target, self._threads)
+        self._code = conv2d_code(workload, schedule, self._target)
+        self._w = pack_filters(w, schedule.vectors * self._target.lanes)
+        self._bias = pad_columns(0.0 if bias is None else bias, workload.filters)
+
+    def __call__(
+        self,
+        x: NDArray[np.float32],
+        *,
+        residual: NDArray[np.float32] | None = None,
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Computes the convolution.
+
+        Args:
+            x: float32 [batch, height, width, channels], contiguous, without padding.
+            residual: float32, shaped like the result; given if and only if it was prepared for.
+            out: Where to write; it must not share memory with x or residual.
+
+        Returns:
+            float32 [batch, rows, columns, filters].
+
+        Raises:
+            InvalidOperand: An array does not fit; nothing was written.
+        """
+        workload = self.workload
+        x = check("x", x, np.float32, (None, workload.height, workload.width, workload.channels))
+        shape = (x.shape[0], workload.out_height, workload.out_width, workload.filters)
+        if workload.residual != (residual is not None):
+            wanted = "needs a" if workload.residual else "was prepared without a"
+            raise InvalidOperand(f"This convolution {wanted} residual.")
+        if residual is not None:
+            residual = check("residual", residual, np.float32, shape)
+        if out is None:
+            out = np.empty(shape, np.float32)
+        else:
+            out = check_output(out, np.float32, shape, (("x", x), ("residual", residual)))
+        padded = padded_copy(x, workload.padding) if any(workload.padding) else x
+        words = _pack_words(
+            address(padded),
+            address(self._w),
+            address(out),
+            address(self._bias),
+            0 if residual is None else address(residual),
+            0,
+            0,
+            x.shape[0],
+        )
+        shared(self._threads).run(self._code, words, self._threads)
+        return out
+
+
+def prepare_conv2d(
+    w: NDArray[np.float32],
+    size: tuple[int, int],
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    residual: bool = False,
+) -> PreparedConv2d:
+    """Packs filters and compiles a convolution for pictures of one size.
+
+    Args:
+        w: float32 [filters, channels, rows, columns], contiguous, as ONNX and torch keep it.
+        Copied.
+        size: Height and width of the pictures.
+        bias: float32 [filters].
+        activation: One of `workload.ACTIVATION_NAMES`, or None.
+        stride: Steps of the window, down and across.
+        padding: Zero rows and columns on each side.
+        residual: Whether calls will give a residual.
+
+    Raises:
+        InvalidOperand: An array does not fit, or the window does not fit the picture.
+    """
+    w = check("w", w, np.float32, (None, None, None, None))
+    filters, channels, rows, columns = w.shape
+    if bias is not None:
+        bias = check("bias", bias, np.float32, (filters,))
+    workload = Conv2d(
+        height=size[0],
+        width=size[1],
+        channels=channels,
+        filters=filters,
+        kernel=(rows, columns),
+        stride=stride,
+        padding=padding,
+        bias=bias is not None,
+        residual=residual,
+        activation=activation or "",
+    )
+    return PreparedConv2d(workload, w, bias)
+
+
+def pack_filters(w: NDArray[np.float32], width: int) -> NDArray[np.uint32]:
+    """Returns filters packed as the product they are: rows, then columns, then channels along k.
+
+    Args:
+        w: float32 [filters, channels, rows, columns].
+        width: Filters of one panel.
+    """
+    along_k = w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0])
+    return pack_weights(np.ascontiguousarray(along_k), width, "fp32")
+
+
+def padded_copy(x: NDArray[Any], padding: tuple[int, int]) -> NDArray[Any]:
+    """Returns pictures with zero rows and columns around them."""
+    batch, height, width, channels = x.shape
+    down, across = padding
+    padded = aligned_empty((batch, height + 2 * down, width + 2 * across, channels), x.dtype)
+    padded[:, :down], padded[:, down + height :] = 0, 0
+    padded[:, :, :across], padded[:, :, across + width :] = 0, 0
+    padded[:, down : down + height, across : across + width] = x
+    return padded
+
+
+def conv2d_code(workload: Conv2d, schedule: Schedule, target: Target) -> int:
+    """Returns the address of a convolution's kernel, compiling it if no cache has it."""
+    loaded = load(
+        "conv2d",
+        (workload, schedule),
+        lambda: conv2d_module(workload, schedule, target),
+        target,
+    )
+    return loaded.addresses["kernel"]
