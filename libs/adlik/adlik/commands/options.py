@@ -39,7 +39,8 @@ def said(command: Callable[P, R]) -> Callable[P, R]:
         except AdlikError as error:
             if kwargs.get("json_output"):
                 print_json({"error": str(error), "code": error.code, "cure": error.cure})
-            print(f"adlik: {error}", file=sys.stderr)  # noqa: T201
+            line = " ".join(str(error).split())  # engines and parsers speak in several
+            print(f"adlik: {line}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(1) from None
 
     return run

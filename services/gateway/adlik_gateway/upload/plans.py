@@ -25,7 +25,8 @@ def parse_plan(text: bytes) -> model_pb2.Plan:
     try:
         return json_format.Parse(text, model_pb2.Plan())
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        raise InvalidPlan(f"The plan can't be read: {error}.", cure="See docs/plans.md.") from error
+        said = " ".join(str(error).split()).rstrip(".")
+        raise InvalidPlan(f"The plan can't be read: {said}.") from error
 
 
 def check_plan(plan: model_pb2.Plan, replicas: Iterable[control_pb2.Replica]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -14,9 +15,10 @@ from adlik_common.tensors import DATATYPES, TensorSpec
 from numpy.lib import format as npy
 
 LABELS = "labels"
-_CURE = (
-    "Push an .npz with one array per model input (first axis: samples) and, optionally, 'labels'."
-)
+# What zipfile raises of broken bytes; RuntimeError: of an archive with a password.
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError,
+)  # fmt: skip
 
 
 def check_samples(path: Path, inputs: Sequence[TensorSpec], *, max_bytes: int) -> int:
@@ -41,13 +43,13 @@ def check_samples(path: Path, inputs: Sequence[TensorSpec], *, max_bytes: int) -
                 name = entry.filename.removesuffix(".npy")
                 with archive.open(entry) as file:
                     array = _read(name, file, entry.file_size)
-                if name != LABELS:
+                if name == LABELS:
+                    _check_labels(array)
+                else:
                     _check(name, array, specs)
                 counts[name] = len(array)
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, NotImplementedError) as error:
-        raise InvalidSamples(
-            f"The samples are no readable .npz archive: {error}.", cure=_CURE
-        ) from error
+    except _UNREADABLE as error:
+        raise InvalidSamples(f"The samples are no readable .npz archive: {error}.") from error
     return _count(counts, specs)
 
 
@@ -56,9 +58,7 @@ def _read(name: str, file: IO[bytes], size: int) -> np.ndarray:
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = header(file)
     if dtype.hasobject or not shape or math.prod(shape) * dtype.itemsize > size:
-        raise InvalidSamples(
-            f"The array '{name}' has dtype {dtype} and shape {list(shape)}.", cure=_CURE
-        )
+        raise InvalidSamples(f"The array '{name}' has dtype {dtype} and shape {list(shape)}.")
     data = np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype)
     return data.reshape(shape, order="F" if fortran else "C")
 
@@ -66,9 +66,7 @@ def _read(name: str, file: IO[bytes], size: int) -> np.ndarray:
 def _check(name: str, array: np.ndarray, specs: dict[str, TensorSpec]) -> None:
     spec = specs.get(name)
     if spec is None:
-        raise InvalidSamples(
-            f"The samples hold '{name}'; the model takes {sorted(specs)}.", cure=_CURE
-        )
+        raise InvalidSamples(f"The samples hold '{name}'; the model takes {sorted(specs)}.")
     if array.dtype != DATATYPES.get(spec.datatype):
         raise InvalidSamples(
             f"'{name}' has dtype {array.dtype}; the model takes {spec.datatype}.",
@@ -90,10 +88,18 @@ def _check(name: str, array: np.ndarray, specs: dict[str, TensorSpec]) -> None:
         )
 
 
+def _check_labels(array: np.ndarray) -> None:
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InvalidSamples(
+            f"'{LABELS}' has dtype {array.dtype} and shape {list(array.shape)}.",
+            cure="Give one whole number per sample: the index of its class.",
+        )
+
+
 def _count(counts: dict[str, int], specs: dict[str, TensorSpec]) -> int:
     missing = sorted(set(specs) - set(counts))
     if missing:
-        raise InvalidSamples(f"The samples lack the model's inputs {missing}.", cure=_CURE)
+        raise InvalidSamples(f"The samples lack the model's inputs {missing}.")
     if len(set(counts.values())) != 1 or not next(iter(counts.values())):
-        raise InvalidSamples(f"The arrays have different numbers of samples: {counts}.", cure=_CURE)
+        raise InvalidSamples(f"The arrays have different numbers of samples: {counts}.")
     return next(iter(counts.values()))

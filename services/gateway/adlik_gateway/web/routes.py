@@ -41,7 +41,8 @@ class Api:
         """Returns all routes of the control plane, the probes and the documentation."""
         name = "/v1/models/{name}"
         table: list[tuple[str, str, Endpoint]] = [
-            ("POST", f"{name}/versions", self.push),
+            # The whole path, so that a name with a slash is told to be no name.
+            ("POST", "/v1/models/{name:path}/versions", self.push),
             ("GET", "/v1/models", self.list_models),
             ("GET", name, self.get_model),
             ("DELETE", name, self.delete_model),
