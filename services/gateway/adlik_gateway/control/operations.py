@@ -71,7 +71,7 @@ class Control:
             raise NotFound(f"'{name}' has no variant '{variant}'.", cure=f"It has {known}.")
         if not chosen.verification.accepted:
             raise InvalidRequest(
-                f"'{variant}' may not be released: {chosen.note}.",
+                f"'{variant}' may not be released: {chosen.note.rstrip('.')}.",
                 cure="Push the model with a plan whose limits allow it.",
             )
 
