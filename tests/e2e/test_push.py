@@ -278,22 +278,16 @@ def test_the_command_line_tells_the_same_story(mesh, small, tmp_path):
     assert mesh.cli("delete", "told").returncode == 0
 
 
-def test_a_watch_ends_in_words_when_the_mesh_stops(tmp_path, small):
-    with Mesh(tmp_path / "data") as mesh, Client(mesh.http) as client:
-        mesh.push("watched", small)
-        watch = client.watch("watched")
-        assert next(watch).event == "Snapshot"
-        mesh.stop()
-        with pytest.raises(AdlikError) as ended:
-            list(watch)
-        assert ended.value.code == "UNAVAILABLE"
-
-
 def test_state_survives_stop_and_start(tmp_path, small):
     data_dir = tmp_path / "data"
-    with Mesh(data_dir) as first:
+    with Mesh(data_dir) as first, Client(first.http) as client:
         before = first.push("kept", small)
+        watch = client.watch("kept")
+        assert next(watch).event == "Snapshot"
         assert first.stop() == 0
+        with pytest.raises(AdlikError) as ended:
+            list(watch)
+        assert ended.value.code == "UNAVAILABLE"  # in words: nothing was cut off
     with Mesh(data_dir) as second:
         after = second.wait_ready("kept")
         check_answer(second, "kept", small, models.random_input())
