@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,10 @@ from adlik_common.errors import CorruptArtifact, TooLarge, UnsafePath
 MEDIA_TYPE = "application/zip"
 MAX_FILES = 1000
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+# What zipfile raises of broken bytes; OSError also of names that can't stand side by side.
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError,
+)  # fmt: skip
 
 
 def pack(folder: Path, files: Sequence[str], archive: Path) -> None:
@@ -42,8 +47,8 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with source.open(entry) as data, target.open("wb") as out:
                     shutil.copyfileobj(data, out, 1 << 20)
-    except zipfile.BadZipFile as error:
-        raise CorruptArtifact(f"The bundle can't be read: {error}.") from error
+    except _UNREADABLE as error:
+        raise CorruptArtifact(f"The bundle can't be unpacked: {error}.") from error
 
 
 def safe_name(name: str) -> str:

@@ -29,8 +29,11 @@ class Field(NamedTuple):
 
     @property
     def view(self) -> memoryview:
-        """The bytes; raises `InvalidRequest` for a VARINT field."""
-        if isinstance(self.value, int):
+        """The bytes; raises `InvalidRequest` for a number, of fixed size too.
+
+        Protobuf skips a known field of another wire type: who took it would read another message.
+        """
+        if isinstance(self.value, int) or self.wire_type != BYTES:
             raise InvalidRequest(f"Field {self.number} is a number where bytes were expected.")
         return self.value
 
