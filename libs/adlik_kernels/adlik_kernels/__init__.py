@@ -28,7 +28,9 @@ from adlik_kernels.errors import (
     KernelError,
     MeasureFailed,
 )
+from adlik_kernels.graph import UnsupportedGraph
 from adlik_kernels.images import ImageInput, Placement, stack
+from adlik_kernels.plan import Plan, load_plan
 from adlik_kernels.ranking import softmax_top_k
 
 __all__ = [
@@ -42,14 +44,17 @@ __all__ = [
     "KernelError",
     "MeasureFailed",
     "Placement",
+    "Plan",
     "PreparedConv2d",
     "PreparedDense",
     "Quantization",
+    "UnsupportedGraph",
     "configure",
     "configured",
     "dense",
     "detect",
     "gather",
+    "load_plan",
     "prepare_conv2d",
     "prepare_dense",
     "prepare_dense_int8",

@@ -175,12 +175,14 @@ class _Nest:
             out_row=self.size * workload.filters,
             w_step=4 * self.width,
             segments=workload.kernel[0],
-            x_segment=(workload.width + 2 * workload.padding[1]) * self.pixel,
+            x_segment=(workload.width + 2 * workload.around[1]) * self.pixel,
         )
         picture, line = e.div(row, workload.out_height), e.rem(row, workload.out_height)
-        padded = workload.height + 2 * workload.padding[0]
-        above = e.add(e.mul(picture, padded), e.mul(line, workload.stride[0]))
+        down, across = (b - p for b, p in zip(workload.around, workload.padding, strict=True))
+        height = workload.height + 2 * workload.around[0]
+        above = e.add(e.mul(picture, height), e.add(e.mul(line, workload.stride[0]), down))
         x = e.add(e.mul(above, tile.x_segment), e.mul(column, tile.x_row))
+        x = e.add(x, across * self.pixel)
         filters_before = e.mul(panel, self.width)
         panel_bytes = tile.w_step * self.steps * workload.kernel[0]
         out, residual = (

@@ -102,8 +102,8 @@ class Dense:
 class Conv2d:
     """activation(conv(x, w) + bias + residual) on channels-last arrays with room for padding.
 
-    x is [batch, height + 2 padding, width + 2 padding, channels] and its border is zero already;
-    the result and the residual may have borders of their own, which are left alone.
+    x has a border of at least the padding, which is zero already; the result and the residual may
+    have borders of their own, which are left alone.
 
     Attributes:
         height: Rows of the input without padding.
@@ -113,6 +113,7 @@ class Conv2d:
         kernel: Rows and columns of the window.
         stride: Steps of the window.
         padding: Zero rows and columns on each side of the input.
+        border: Rows and columns on each side of x in memory; the padding itself if not given.
         out_border: Rows and columns on each side of the result that are not written.
         residual_border: The same of the residual.
         dtype: "fp32", "bf16" or "int8"; channels fill whole 32-bit words.
@@ -129,6 +130,7 @@ class Conv2d:
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    border: tuple[int, int] | None = None
     out_border: int = 0
     residual_border: int = 0
     dtype: str = "fp32"
@@ -141,12 +143,19 @@ class Conv2d:
         sizes = (self.height, self.width, self.channels, self.filters, *self.kernel, *self.stride)
         if min(sizes) < 1 or min(self.padding) < 0 or min(self.out_height, self.out_width) < 1:
             raise InvalidOperand(f"{self} has no result.", cure="Is the window too large?")
+        if self.around[0] < self.padding[0] or self.around[1] < self.padding[1]:
+            raise InvalidOperand(f"The border {self.border} is smaller than the padding.")
         group = {"fp32": 1, "bf16": 2, "int8": 4}.get(self.dtype, 0)
         if not group or self.channels % group:
             raise InvalidOperand(
                 f"A {self.dtype} convolution cannot have {self.channels} channels.",
                 cure=f"Pad the channels to a multiple of {group or 4}.",
             )
+
+    @property
+    def around(self) -> tuple[int, int]:
+        """Rows and columns on each side of x in memory."""
+        return self.padding if self.border is None else self.border
 
     @property
     def out_height(self) -> int:
@@ -167,7 +176,7 @@ class Conv2d:
     def flattened(self) -> Conv2d:
         """Returns the same computation with all pixels in one row, if it is a plain product."""
         plain = (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
-        if not plain or self.out_border or self.residual_border:
+        if not plain or any(self.around) or self.out_border or self.residual_border:
             return self
         return replace(self, height=1, width=self.height * self.width)
 
