@@ -27,11 +27,20 @@ _EXTERNAL = 1
 
 
 class _Model:
-    GRAPH = 7
+    GRAPH, FUNCTIONS = 7, 25
 
 
 class _Graph:
-    NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
+    NODE, INITIALIZER, INPUT, OUTPUT, SPARSE_INITIALIZER = 1, 5, 11, 12, 15
+    WEIGHTS = (INITIALIZER, SPARSE_INITIALIZER)
+
+
+class _Function:
+    NODE, ATTRIBUTE = 7, 11
+
+
+class _Type:
+    TENSOR, DENOTATION = 1, 6
 
 
 class _Node:
@@ -39,7 +48,7 @@ class _Node:
 
 
 class _Attribute:
-    TENSOR, GRAPH, TENSORS, GRAPHS = 5, 6, 10, 11
+    TENSOR, GRAPH, TENSORS, GRAPHS, SPARSE, SPARSES = 5, 6, 10, 11, 22, 23
 
 
 class _Tensor:
@@ -68,6 +77,8 @@ def read_onnx(path: Path) -> OnnxFile:
         InvalidModel: The file is cut off or is no ONNX model.
         UnsafePath: An external file lies outside the upload.
     """
+    if not path.stat().st_size:
+        raise InvalidModel("The ONNX file is empty.", cure="Push the whole file.")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # Not closed by hand: an error's traceback may still hold views of it.
@@ -89,12 +100,7 @@ class _Reader:
         self._external: set[str] = set()
 
     def read(self, view: memoryview) -> OnnxFile:
-        graph = None
-        for field in self._fields(view):
-            if field.number == _Model.GRAPH:
-                graph = field.view
-        if graph is None:
-            raise InvalidModel("The file holds no ONNX graph.", cure="Push an ONNX model.")
+        graph = self._graph_of(view)
         inputs: list[TensorSpec] = []
         outputs: list[TensorSpec] = []
         weights: set[str] = set()
@@ -104,11 +110,11 @@ class _Reader:
                 inputs.append(self._spec(field.view))
             elif field.number == _Graph.OUTPUT:
                 outputs.append(self._spec(field.view))
-            elif field.number == _Graph.INITIALIZER:
-                weights.add(self._weight(field.view))
             elif field.number == _Graph.NODE:
                 nodes += 1
                 self._node(field.view, 1)
+            elif field.number in _Graph.WEIGHTS:
+                weights.add(self._graph_weight(field))
         if not outputs or not nodes:
             raise InvalidModel(
                 f"The ONNX graph has {nodes} nodes and {len(outputs)} outputs.",
@@ -119,6 +125,19 @@ class _Reader:
             tuple(outputs),
             tuple(sorted(self._external)),
         )
+
+    def _graph_of(self, view: memoryview) -> memoryview:
+        graph = None
+        for field in self._fields(view):
+            if field.number == _Model.GRAPH:
+                if graph is not None:  # protobuf would merge them; no exporter writes that
+                    raise InvalidModel("The file holds two ONNX graphs.")
+                graph = field.view
+            elif field.number == _Model.FUNCTIONS:
+                self._function(field.view)
+        if graph is None:
+            raise InvalidModel("The file holds no ONNX graph.", cure="Push an ONNX model.")
+        return graph
 
     def _fields(self, view: memoryview) -> Iterator[Field]:
         for field in fields(view):
@@ -144,7 +163,9 @@ class _Reader:
     def _tensor_type(self, name: str, view: memoryview) -> tuple[int, tuple[int, ...] | None]:
         datatype, shape = 0, None
         for choice in self._fields(view):  # TypeProto
-            if choice.number != 1:
+            if choice.number == _Type.DENOTATION:
+                continue
+            if choice.number != _Type.TENSOR:
                 raise InvalidModel(
                     f"'{name}' is no tensor (a sequence, map or optional).",
                     cure="Export the model with tensor inputs and outputs.",
@@ -174,7 +195,7 @@ class _Reader:
             if field.number == _Tensor.NAME:
                 name = field.text
             elif field.number == _Tensor.DATA_LOCATION:
-                location = field.signed
+                location = field.signed & 0xFFFFFFFF  # what protobuf keeps of an enum
             elif field.number == _Tensor.EXTERNAL_DATA:
                 entry = {f.number: f.text for f in self._fields(field.view)}
                 if entry.get(1) == "location":
@@ -183,24 +204,49 @@ class _Reader:
             self._external.add(safe_name(external))
         return name
 
+    def _graph_weight(self, field: Field) -> str:
+        if field.number == _Graph.SPARSE_INITIALIZER:
+            return self._sparse_weight(field.view)
+        return self._weight(field.view)
+
+    def _sparse_weight(self, view: memoryview) -> str:
+        """Returns the name of a sparse weight: that of its values."""
+        name = ""
+        for field in self._fields(view):  # SparseTensorProto: values, indices
+            if field.number in (1, 2):
+                found = self._weight(field.view)
+                name = found if field.number == 1 else name
+        return name
+
+    def _function(self, view: memoryview) -> None:
+        for field in self._fields(view):
+            if field.number == _Function.NODE:
+                self._node(field.view, 1)
+            elif field.number == _Function.ATTRIBUTE:
+                self._attribute(field.view, 1)
+
     def _node(self, view: memoryview, depth: int) -> None:
         """Looks for external weights inside a node's attributes and their graphs."""
         if not self._has_external:
             return
         if depth > MAX_GRAPH_DEPTH:
             raise InvalidModel("The ONNX file's graphs are nested too deeply.")
-        for attribute in self._fields(view):
-            if attribute.number != _Node.ATTRIBUTE:
-                continue
-            for field in self._fields(attribute.view):
-                if field.number in (_Attribute.TENSOR, _Attribute.TENSORS):
-                    self._weight(field.view)
-                elif field.number in (_Attribute.GRAPH, _Attribute.GRAPHS):
-                    self._subgraph(field.view, depth)
+        for field in self._fields(view):
+            if field.number == _Node.ATTRIBUTE:
+                self._attribute(field.view, depth)
+
+    def _attribute(self, view: memoryview, depth: int) -> None:
+        for field in self._fields(view):
+            if field.number in (_Attribute.TENSOR, _Attribute.TENSORS):
+                self._weight(field.view)
+            elif field.number in (_Attribute.SPARSE, _Attribute.SPARSES):
+                self._sparse_weight(field.view)
+            elif field.number in (_Attribute.GRAPH, _Attribute.GRAPHS):
+                self._subgraph(field.view, depth)
 
     def _subgraph(self, view: memoryview, depth: int) -> None:
         for field in self._fields(view):
             if field.number == _Graph.NODE:
                 self._node(field.view, depth + 1)
-            elif field.number == _Graph.INITIALIZER:
-                self._weight(field.view)
+            elif field.number in _Graph.WEIGHTS:
+                self._graph_weight(field)
