@@ -22,6 +22,8 @@ def parse_plan(text: bytes) -> model_pb2.Plan:
     """Returns the plan of a JSON text; raises `InvalidPlan` for unknown fields and wrong types."""
     if len(text) > MAX_JSON_BYTES:
         raise InvalidPlan(f"The plan has more than {MAX_JSON_BYTES} bytes.")
+    if not text.lstrip().startswith(b"{"):  # the parser takes an empty list, too
+        raise InvalidPlan("The plan is no JSON object.")
     try:
         return json_format.Parse(text, model_pb2.Plan())
     except (json_format.ParseError, UnicodeDecodeError) as error:
@@ -40,7 +42,10 @@ def check_plan(plan: model_pb2.Plan, replicas: Iterable[control_pb2.Replica]) ->
     offers: dict[str, dict[str, str]] = {"optimizer": {}, "compiler": {}}
     for replica in replicas:
         if replica.service in offers:
-            offers[replica.service].update(replica.capabilities)
+            known = offers[replica.service]
+            for name, why_not in replica.capabilities.items():
+                # What one replica can do is available, whatever the others lack.
+                known[name] = why_not and known.get(name, why_not)
     _check_names("recipe", plan.recipes, offers["optimizer"])
     _check_names("target", plan.targets, offers["compiler"])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,9 +17,11 @@ from adlik_common.tensors import DATATYPES, TensorSpec
 from numpy.lib import format as npy
 
 LABELS = "labels"
-# What zipfile raises of broken bytes; RuntimeError: of an archive with a password.
+# What zipfile raises of broken bytes, RuntimeError of an archive with a password; and numpy of a
+# header that it can't parse.
 _UNREADABLE = (
-    zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, EOFError, OSError, RuntimeError,
+    tokenize.TokenError, SyntaxError, TypeError, MemoryError,
 )  # fmt: skip
 
 
@@ -57,9 +61,10 @@ def _read(name: str, file: IO[bytes], size: int) -> np.ndarray:
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = header(file)
-    if dtype.hasobject or not shape or math.prod(shape) * dtype.itemsize > size:
+    size_bytes = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or not shape or min(shape) < 0 or size_bytes > size:
         raise InvalidSamples(f"The array '{name}' has dtype {dtype} and shape {list(shape)}.")
-    data = np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype)
+    data = np.frombuffer(file.read(size_bytes), dtype)
     return data.reshape(shape, order="F" if fortran else "C")
 
 
