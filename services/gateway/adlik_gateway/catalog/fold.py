@@ -89,6 +89,9 @@ FOLDED = tuple(_FOLDS)
 """Types of events that change a record."""
 
 
+_FOLLOWING = {"optimizer": "compiler", "compiler": "verifier"}
+
+
 def settled(record: Record) -> bool:
     """Whether every stage has finished or failed, so that nothing more will come."""
     waiting = {("optimizer", ""), ("compiler", "")}
@@ -97,8 +100,9 @@ def settled(record: Record) -> bool:
         ended.add((failure.stage, failure.subject))
     for finished in record.finished:
         ended.add((finished.stage, finished.subject))
-        following = {"optimizer": "compiler", "compiler": "verifier"}.get(finished.stage)
-        if following:
+        if finished.stage == "verifier":
+            waiting.add(("release", finished.subject))
+        elif following := _FOLLOWING.get(finished.stage):
             waiting |= {(following, output) for output in finished.outputs}
     return waiting <= ended
 

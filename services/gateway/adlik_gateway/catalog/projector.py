@@ -40,11 +40,11 @@ class Projector:
 
         return await self._state.models.modify(names.version_key(*version_of(event)), change)
 
-    async def _release(self, event: events_pb2.ModelVerified, _: Delivery) -> None:
+    async def _release(self, event: events_pb2.ModelVerified, _: Delivery) -> list[str]:
         # The catalog's consumer may not have come to this event yet; folding twice does no harm.
         record = await self._folded(event)
         if record is None:
-            return
+            return []
         with telemetry.tracer().start_as_current_span(
             spans.RELEASE,
             attributes={spans.MODEL: event.pushed.name, spans.VERSION: event.pushed.version},
@@ -57,14 +57,15 @@ class Projector:
                 return new
 
             standing = await self._state.releases.modify(names.token(event.pushed.name), change)
-            if standing is None or standing.compiled.variant != event.compiled.variant:
+            if standing is None or _served(standing) != _served(event):
                 span.set_attribute(spans.REASON, "what is served stays")
-                return
+                return []
             span.set_attribute(spans.VARIANT, standing.compiled.variant)
             span.set_attribute(spans.REVISION, standing.revision)
             span.set_attribute(spans.REASON, standing.reason)
             # Also where an earlier attempt had written the release and then stopped.
             await self._bus.publish(events_pb2.ModelReleased(release=standing))
+        return []
 
     async def announce_forgotten(self) -> None:
         """Publishes pushes again whose gateway stopped between storing and announcing them."""
@@ -74,3 +75,7 @@ class Projector:
                 await self._bus.publish(
                     events_pb2.ModelPushed(pushed=record.pushed), traceparent=record.traceparent
                 )
+
+
+def _served(fact: model_pb2.Release | events_pb2.ModelVerified) -> tuple[int, str]:
+    return fact.pushed.version, fact.compiled.variant
