@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -63,7 +64,9 @@ class ArtifactStore:
         self._backend, self._cache = backend, cache_dir
         self._cache_max_bytes, self._max_bytes = cache_max_bytes, max_bytes
         self._fetching: dict[str, asyncio.Lock] = {}
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        self._incoming = cache_dir / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        _sweep(self._incoming)
 
     async def put_stream(
         self, chunks: AsyncIterator[bytes], media_type: str, *, limit: int | None = None
@@ -170,14 +173,30 @@ class ArtifactStore:
 
     @contextlib.contextmanager
     def _scratch_file(self) -> Iterator[Path]:
-        folder = self._cache / "incoming"
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder)
-        os.close(handle)
+        handle, name = _locked_file(self._incoming)
         try:
             yield Path(name)
         finally:
             Path(name).unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _locked_file(folder: Path) -> tuple[int, str]:
+    """Returns a new file that is locked until it is closed or this process has died."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, name
+        os.close(handle)  # swept away by another process before it was locked
+
+
+def _sweep(folder: Path) -> None:
+    """Removes the half-written files of processes that were killed: nobody locks them."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 async def open_store(settings: ServiceSettings, bus: Bus) -> ArtifactStore:

@@ -155,6 +155,8 @@ class LocalMesh:
                 "ADLIK_ARTIFACTS_URL": artifacts,
                 "ADLIK_CACHE_DIR": str(options.data_dir / "cache"),
                 "ADLIK_RUNTIME_DIR": str(self._runtime_dir),
+                # Work that was killed leaves its files behind: they go with the mesh.
+                "TMPDIR": str(self._runtime_dir),
                 "ADLIK_HTTP_PORT": str(self.http_port),
                 "ADLIK_GRPC_PORT": str(self.grpc_port),
                 "ADLIK_LOCAL_SERVERS": str(options.processes["serving"]),
