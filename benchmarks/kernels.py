@@ -584,12 +584,51 @@ def resnet50() -> Network:
     return net
 
 
+def mobilenet_v2() -> Network:
+    """MobileNetV2 with its batch normalisation folded and random weights."""
+    net = Network((3, 224, 224))
+    here, channels = relu6(net, net.conv("x", (3, 32), 3, 2)), 32
+    table = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
+    for factor, filters, repeats, first in (*table, (6, 160, 3, 2), (6, 320, 1, 1)):
+        for block in range(repeats):
+            stride, inner, start = (1 if block else first), channels * factor, here
+            if factor > 1:
+                here = relu6(net, net.conv(here, (channels, inner), 1))
+            weights = net.weight(inner, 1, 3, 3), net.weight(inner)
+            sides = {"strides": [stride] * 2, "pads": [1] * 4, "group": inner}
+            here = relu6(net, net.node("Conv", here, *weights, **sides))
+            here = net.conv(here, (inner, filters), 1)
+            if stride == 1 and channels == filters:
+                here = net.node("Add", start, here)
+            channels = filters
+    relu6(net, net.conv(here, (channels, 1280), 1))
+    net.node("GlobalAveragePool")
+    net.node("Flatten")
+    net.node("Gemm", net.last, net.weight(1280, 1000), net.weight(1000))
+    return net
+
+
+def relu6(net: Network, source: str) -> str:
+    import numpy as np
+    from onnx import numpy_helper
+
+    if not any(weight.name == "six" for weight in net.weights):
+        net.weights += [numpy_helper.from_array(np.float32(v), n) for n, v in BOUNDS.items()]
+    return net.node("Clip", source, *BOUNDS)
+
+
+BOUNDS = {"zero": 0.0, "six": 6.0}
+
+
 def model_cases(threads: int) -> Iterator[Case]:
     import numpy as np
     from adlik_kernels import load_plan
 
     rng = np.random.default_rng(0)
-    models = [("mlp", perceptron, batch) for batch in (1, 8, 32)] + [("resnet50", resnet50, 1)]
+    models = [("mlp", perceptron, batch) for batch in (1, 8, 32)] + [
+        ("mobilenetv2", mobilenet_v2, 1),
+        ("resnet50", resnet50, 1),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         for name, make, batch in models:
             path, net = Path(folder) / "model.onnx", make()
@@ -601,7 +640,17 @@ def model_cases(threads: int) -> Iterator[Case]:
                 **onnxruntime_model(path, x, threads),
                 **openvino_model(path, x, threads),
             }
+            check_same(plan(x), onnxruntime_model(path, x, threads))
             yield Case(f"{name} batch {batch}", 0, "", calls)
+
+
+def check_same(got, calls: dict[str, Callable[[], object]]) -> None:
+    """Stops the benchmark if a plan computes something else than ONNX Runtime."""
+    import numpy as np
+
+    for call in calls.values():
+        want = call()[0]
+        np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-3 * np.abs(want).max())
 
 
 def onnxruntime_model(path: Path, x, threads: int) -> dict[str, Callable[[], object]]:

@@ -31,7 +31,7 @@ class Operator:
     """One fused operator.
 
     Attributes:
-        kind: "conv", "dense", "max", "mean", "sum", "map" or "softmax".
+        kind: "conv", "depthwise", "dense", "max", "mean", "sum", "map" or "softmax".
         inputs: Names of the values it reads; the second of "conv" and "dense" is the residual.
         output: Name of the value it makes.
         w: Weights, [filters, channels, rows, columns] or [depth, columns].
@@ -185,16 +185,18 @@ class _Reader:
         w = self._const(node.input[1]).astype(np.float32)
         source = self._name(node.input[0])
         height, width, channels = self._picture(source)
-        if attributes.get("group", 1) != 1 or set(attributes.get("dilations", [1])) != {1}:
+        groups = attributes.get("group", 1)
+        depthwise = groups == channels == w.shape[0] > 1
+        if (groups != 1 and not depthwise) or set(attributes.get("dilations", [1])) != {1}:
             raise UnsupportedGraph("A plan knows no grouped or dilated convolutions.")
-        if w.ndim != 4 or w.shape[1] != channels:
+        if w.ndim != 4 or w.shape[1] != channels // groups:
             raise UnsupportedGraph("A plan knows convolutions of pictures only.")
         window, stride = (w.shape[2], w.shape[3]), _pair(attributes.get("strides", [1, 1]))
         padding = _padding(attributes, window, stride, (height, width))
         bias = self._const(node.input[2]).astype(np.float32) if len(node.input) > 2 else None
         size = _slid((height, width), window, stride, padding)
         operator = Operator(
-            kind="conv",
+            kind="depthwise" if depthwise else "conv",
             inputs=(source,),
             output=node.output[0],
             w=w,
@@ -237,7 +239,7 @@ class _Reader:
 
     def _batch_norm(self, node: Any, attributes: dict[str, Any]) -> None:
         before = self._only_use(self._name(node.input[0]))
-        if before is None or before.kind != "conv" or before.activation:
+        if before is None or before.kind not in _CONVOLUTIONS or before.activation:
             raise UnsupportedGraph("A plan knows batch normalisation behind a convolution only.")
         scale, shift, mean, variance = (
             self._const(name).astype(np.float64) for name in node.input[1:5]
@@ -303,7 +305,7 @@ class _Reader:
 
     def _activate(self, source: str, output: str, activation: str) -> None:
         before = self._only_use(source)
-        if before is not None and before.kind in {"conv", "dense", "sum"} and not before.activation:
+        if before is not None and before.kind in _ACTIVE and not before.activation:
             self._replace(before, replace(before, activation=activation), output)
             return
         self._emit(Operator("map", (source,), output, activation=activation), self.shapes[source])
@@ -385,6 +387,10 @@ class _Reader:
         del self.made[before.output]
         self._emit(replace(after, output=output), shape)
 
+
+_CONVOLUTIONS = {"conv", "depthwise"}
+_ACTIVE = {*_CONVOLUTIONS, "dense", "sum"}
+"""Operators that an activation behind them joins."""
 
 _ACTIVATIONS = {
     "Relu": "relu",

@@ -21,6 +21,7 @@ from adlik_kernels.build import load
 from adlik_kernels.conv import conv2d_code, pack_filters
 from adlik_kernels.convtemplate import default_schedule
 from adlik_kernels.dense import FEW_ROWS, WORTH_SHARING, dense_code
+from adlik_kernels.depthwise import Depthwise, depthwise_module
 from adlik_kernels.graph import Graph, Operator, UnsupportedGraph, read_onnx
 from adlik_kernels.operands import address, aligned_empty, check
 from adlik_kernels.packing import pack_weights, pad_columns
@@ -42,7 +43,6 @@ class Step:
         values: Names of the values whose addresses are arguments, by place; "" for none.
         fixed: Addresses that are the same for every batch, by place.
         batch_place: Place of the batch.
-        words: Words of its arguments.
         work: Operations for one picture, to decide whether to share it.
         threshold: Operations above which it is shared.
     """
@@ -51,7 +51,6 @@ class Step:
     values: dict[int, str]
     fixed: dict[int, int]
     batch_place: int
-    words: int
     work: int
     threshold: int
 
@@ -125,7 +124,7 @@ class Plan:
         """Every value's place in memory: its border is what its convolutions' padding needs."""
         borders: dict[str, int] = dict.fromkeys(self.graph.shapes, 0)
         for operator in self.graph.operators:
-            if operator.kind == "conv":
+            if operator.kind in {"conv", "depthwise"}:
                 source = operator.inputs[0]
                 borders[source] = max(borders[source], *operator.padding)
         return {
@@ -138,7 +137,11 @@ class Plan:
         if len(self.graph.shapes[first]) == 3:
             self._small(Layout(self._grids[first], to_last=True), {0: "@in", 1: first})
         for operator in self.graph.operators:
-            makers = {"conv": self._conv, "dense": self._dense}
+            makers = {
+                "conv": self._conv,
+                "depthwise": self._depthwise,
+                "dense": self._dense,
+            }
             makers.get(operator.kind, self._other)(operator)
         if len(self.graph.shapes[last]) == 3:
             self._small(Layout(self._grids[last], to_last=False), {0: last, 1: "@out"})
@@ -153,7 +156,6 @@ class Plan:
             values=values,
             fixed={},
             batch_place=3,
-            words=4,
             work=grid.numbers,
             threshold=SMALL_WORTH_SHARING,
         )
@@ -200,6 +202,21 @@ class Plan:
         code = conv2d_code(workload, schedule, self._target)
         self._product(operator, residual, code, packed, workload.operations)
 
+    def _depthwise(self, operator: Operator) -> None:
+        assert operator.w is not None
+        given, made = self._grids[operator.inputs[0]], self._grids[operator.output]
+        shape = (operator.window, operator.stride, operator.padding)
+        workload = Depthwise(given, made, *shape, operator.activation)
+        target = self._target
+        loaded = load("depthwise", workload, lambda: depthwise_module(workload, target), target)
+        weights = np.ascontiguousarray(operator.w[:, 0].transpose(1, 2, 0))
+        bias = pad_columns(0.0 if operator.bias is None else operator.bias, made.channels)
+        self._keep += [weights, bias]
+        values = {0: operator.inputs[0], 1: operator.output}
+        fixed = {2: address(weights), 4: address(bias)}
+        work = 2 * made.numbers * operator.window[0] * operator.window[1]
+        self._steps.append(Step(loaded.addresses["kernel"], values, fixed, 3, work, WORTH_SHARING))
+
     def _dense(self, operator: Operator) -> None:
         """One kernel for few rows and one for many; which runs depends on the batch."""
         assert operator.w is not None
@@ -234,7 +251,7 @@ class Plan:
         self._keep += [packed, bias]
         values = {0: operator.inputs[0], 2: operator.output, 4: residual}
         fixed = {1: address(packed), 3: address(bias)}
-        self._steps.append(Step(code, values, fixed, 7, 8, work, WORTH_SHARING))
+        self._steps.append(Step(code, values, fixed, 7, work, WORTH_SHARING))
 
     def _bind(self, batch: int) -> _Bound:
         """Lays out memory for a batch size and writes all addresses down."""

@@ -136,8 +136,8 @@ def small_module(workload: Small, lanes: int) -> Any:
 
 
 @contextmanager
-def _own_rows(e: Emitter, height: int) -> Iterator[tuple[Value, Value]]:
-    """Loops over this chunk's rows of all pictures and gives picture and row."""
+def own_rows(e: Emitter, height: int) -> Iterator[tuple[Value, Value]]:
+    """Writes a loop over this chunk's rows of all pictures and gives it picture and row."""
     chunk, chunks, block = e.function.args
     total = e.mul(e.argument(block, BATCH, pointer=False), height)
     first = e.div(e.mul(total, chunk), chunks)
@@ -146,8 +146,8 @@ def _own_rows(e: Emitter, height: int) -> Iterator[tuple[Value, Value]]:
         yield e.div(line, height), e.rem(line, height)
 
 
-def _vectors(e: Emitter, count: int, lanes: int, body: Callable[[Value, int], None]) -> None:
-    """Loops over numbers by vectors: the body gets an offset in bytes and the valid lanes."""
+def each_vector(e: Emitter, count: int, lanes: int, body: Callable[[Value, int], None]) -> None:
+    """Writes a loop over numbers by vectors; the body gets an offset and the valid lanes."""
     whole = count // lanes
     if whole:
         with e.loop(0, whole) as number:
@@ -156,7 +156,8 @@ def _vectors(e: Emitter, count: int, lanes: int, body: Callable[[Value, int], No
         body(e.word(4 * lanes * whole), count % lanes)
 
 
-def _got(e: Emitter, pointer: Value, lanes: int, valid: int, other: float = 0.0) -> Value:
+def load_lanes(e: Emitter, pointer: Value, lanes: int, valid: int, other: float = 0.0) -> Value:
+    """Reads a vector; lanes behind `valid` are not touched in memory and become `other`."""
     kind = vector(F32, lanes)
     if valid == lanes:
         return e.load(pointer, kind, align=4)
@@ -166,7 +167,8 @@ def _got(e: Emitter, pointer: Value, lanes: int, valid: int, other: float = 0.0)
     return e.intrinsic(name, kind, [pointer, ir.Constant(I32, 4), mask, rest])
 
 
-def _put(e: Emitter, value: Value, pointer: Value, lanes: int, valid: int) -> None:
+def store_lanes(e: Emitter, value: Value, pointer: Value, lanes: int, valid: int) -> None:
+    """Writes the first `valid` lanes of a vector."""
     if valid == lanes:
         e.store(value, pointer, align=4)
         return
@@ -179,7 +181,7 @@ def _write_pool(e: Emitter, pool: Pool, lanes: int) -> None:
     block = e.function.args[2]
     source, result = e.argument(block, IN), e.argument(block, OUT)
     given, made = pool.source, pool.result
-    with _own_rows(e, made.height) as (picture, row), e.loop(0, made.width) as column:
+    with own_rows(e, made.height) as (picture, row), e.loop(0, made.width) as column:
         rows, columns = _inside(e, pool, 0, row), _inside(e, pool, 1, column)
         area = e.mul(e.sub(rows[1], rows[0]), e.sub(columns[1], columns[0]))
         weight = e.builder.fdiv(ir.Constant(F32, 1.0), e.builder.sitofp(area, F32))
@@ -192,7 +194,7 @@ def _write_pool(e: Emitter, pool: Pool, lanes: int) -> None:
             e.builder.store(ir.Constant(kind, [start] * lanes), total)
             with e.loop(*rows) as line, e.loop(*columns) as place:
                 at = e.at(source, e.add(given.place(e, picture, line, place), offset))
-                seen, so_far = _got(e, at, lanes, valid), e.builder.load(total)
+                seen, so_far = load_lanes(e, at, lanes, valid), e.builder.load(total)
                 if pool.kind == "max":
                     # Unordered: a NaN in the window stays, as in numpy.
                     larger = e.builder.fcmp_unordered(">", seen, so_far)
@@ -204,9 +206,9 @@ def _write_pool(e: Emitter, pool: Pool, lanes: int) -> None:
             value = e.builder.load(total)
             if pool.kind == "mean":
                 value = e.builder.fmul(value, splat(e, weight, lanes))
-            _put(e, value, e.at(to, offset), lanes, valid)
+            store_lanes(e, value, e.at(to, offset), lanes, valid)
 
-        _vectors(e, made.channels, lanes, pixels)
+        each_vector(e, made.channels, lanes, pixels)
 
 
 def _inside(e: Emitter, pool: Pool, axis: int, at: Value) -> tuple[Value, Value]:
@@ -222,28 +224,28 @@ def _write_map(e: Emitter, work: Map, lanes: int) -> None:
     source, result = e.argument(block, IN), e.argument(block, OUT)
     other = e.argument(block, SECOND) if work.second else None
     run = work.source.width * work.source.channels
-    with _own_rows(e, work.source.height) as (picture, row):
+    with own_rows(e, work.source.height) as (picture, row):
         start = e.word(0)
         x = e.at(source, work.source.place(e, picture, row, start))
         to = e.at(result, work.result.place(e, picture, row, start))
         y = e.at(other, work.second.place(e, picture, row, start)) if work.second else None
 
         def numbers(offset: Value, valid: int) -> None:
-            value = _got(e, e.at(x, offset), lanes, valid)
+            value = load_lanes(e, e.at(x, offset), lanes, valid)
             if y is not None:
-                value = e.builder.fadd(value, _got(e, e.at(y, offset), lanes, valid))
+                value = e.builder.fadd(value, load_lanes(e, e.at(y, offset), lanes, valid))
             if work.activation:
                 value = ACTIVATIONS[work.activation](e, value)
-            _put(e, value, e.at(to, offset), lanes, valid)
+            store_lanes(e, value, e.at(to, offset), lanes, valid)
 
-        _vectors(e, run, lanes, numbers)
+        each_vector(e, run, lanes, numbers)
 
 
 def _write_softmax(e: Emitter, work: Softmax, lanes: int) -> None:
     block, grid = e.function.args[2], work.source
     source, result = e.argument(block, IN), e.argument(block, OUT)
     kind = vector(F32, lanes)
-    with _own_rows(e, grid.height) as (picture, row), e.loop(0, grid.width) as column:
+    with own_rows(e, grid.height) as (picture, row), e.loop(0, grid.width) as column:
         x = e.at(source, grid.place(e, picture, row, column))
         to = e.at(result, work.result.place(e, picture, row, column))
         lowest = ir.Constant(kind, [float("-inf")] * lanes)
@@ -252,41 +254,41 @@ def _write_softmax(e: Emitter, work: Softmax, lanes: int) -> None:
         e.builder.store(ir.Constant(kind, [0.0] * lanes), total)
 
         def compare(offset: Value, valid: int) -> None:
-            seen = _got(e, e.at(x, offset), lanes, valid, float("-inf"))
+            seen = load_lanes(e, e.at(x, offset), lanes, valid, float("-inf"))
             so_far = e.builder.load(largest)
             more = e.builder.fcmp_unordered(">", seen, so_far)
             e.builder.store(e.builder.select(more, seen, so_far), largest)
 
-        _vectors(e, grid.channels, lanes, compare)
+        each_vector(e, grid.channels, lanes, compare)
         name = f"llvm.vector.reduce.fmax.v{lanes}f32"
         top = splat(e, e.intrinsic(name, F32, [e.builder.load(largest)]), lanes)
 
         def add(offset: Value, valid: int) -> None:
-            seen = _got(e, e.at(x, offset), lanes, valid, float("-inf"))
+            seen = load_lanes(e, e.at(x, offset), lanes, valid, float("-inf"))
             power = exponential(e, e.builder.fsub(seen, top))
             if valid < lanes:
                 real = ir.Constant(vector(I1, lanes), [n < valid for n in range(lanes)])
                 power = e.builder.select(real, power, constant(power, 0.0))
-            _put(e, power, e.at(to, offset), lanes, valid)
+            store_lanes(e, power, e.at(to, offset), lanes, valid)
             e.builder.store(e.builder.fadd(e.builder.load(total), power), total)
 
-        _vectors(e, grid.channels, lanes, add)
+        each_vector(e, grid.channels, lanes, add)
         name = f"llvm.vector.reduce.fadd.v{lanes}f32"
         lanes_sum = e.intrinsic(name, F32, [ir.Constant(F32, 0.0), e.builder.load(total)])
         scale = splat(e, e.builder.fdiv(ir.Constant(F32, 1.0), lanes_sum), lanes)
 
         def divide(offset: Value, valid: int) -> None:
-            value = e.builder.fmul(_got(e, e.at(to, offset), lanes, valid), scale)
-            _put(e, value, e.at(to, offset), lanes, valid)
+            value = e.builder.fmul(load_lanes(e, e.at(to, offset), lanes, valid), scale)
+            store_lanes(e, value, e.at(to, offset), lanes, valid)
 
-        _vectors(e, grid.channels, lanes, divide)
+        each_vector(e, grid.channels, lanes, divide)
 
 
 def _write_layout(e: Emitter, work: Layout, _lanes: int) -> None:
     block, grid = e.function.args[2], work.grid
     source, result = e.argument(block, IN), e.argument(block, OUT)
     plane = grid.height * grid.width
-    with _own_rows(e, grid.height) as (picture, row), e.loop(0, grid.width) as column:
+    with own_rows(e, grid.height) as (picture, row), e.loop(0, grid.width) as column:
         pixel = grid.place(e, picture, row, column)
         first = e.add(e.mul(picture, plane * grid.channels), e.add(e.mul(row, grid.width), column))
         with e.loop(0, grid.channels) as channel:

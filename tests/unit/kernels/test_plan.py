@@ -178,6 +178,21 @@ def test_what_a_plan_does_not_know_is_named(path, kind, attributes, message):
         load_plan(model.save(path))
 
 
+@pytest.mark.parametrize("level", ["portable", "avx2", "avx512"], indirect=True)
+@pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (5, 1)])
+def test_a_depthwise_block(path, level, window, stride):
+    model = Builder((21, 13, 15))
+    model.conv(21, 37, 1)
+    weights = model.weight(37, 1, window, window), model.weight(37)
+    sides = {"strides": [stride] * 2, "pads": [window // 2] * 4}
+    model.node("Conv", model.last, *weights, group=37, **sides)
+    model.node("Clip", model.last, *(model.constant(np.float32(value)) for value in (0, 6)))
+    model.conv(37, 5, 1)
+    plan = model.check(path)
+    assert [operator.kind for operator in plan.graph.operators] == ["conv", "depthwise", "conv"]
+    assert plan.graph.operators[1].activation == "relu6"
+
+
 def test_grouped_convolutions_are_refused(path):
     model = Builder((4, 6, 6))
     model.node("Conv", model.last, model.weight(4, 2, 1, 1), group=2)
