@@ -23,22 +23,40 @@ def decide(
 
     A newer version replaces an older one as soon as one of its variants has passed. Within a
     version a variant replaces another when it is clearly faster and reaches the plan's speed-up.
-    A variant that a person chose stays until a newer version comes.
+    A variant that a person chose stays until a newer version comes, one that was never served.
     """
     best = best_variant(record)
     if best is None:
         return None
+    if current is not None and _left_by_hand(record, current):
+        return None
     if current is None or current.pushed.version < record.pushed.version:
         return release(record, best, current, "first variant of this version that passed")
-    if current.pushed.version > record.pushed.version or current.pinned:
+    newer = current.pushed.version > record.pushed.version
+    if newer or not _replaces(best, current, record.pushed.plan.limits):
         return None
-    limits = record.pushed.plan.limits
-    needed = limits.min_speedup if limits.HasField("min_speedup") else DEFAULT_MIN_SPEEDUP
-    speedup = best.verification.speedup
-    if speedup < needed or speedup < current.speedup * MIN_GAIN:
-        return None
-    reason = f"{speedup:.2f}x the pushed model's speed; the one before had {current.speedup:.2f}x"
+    reason = (
+        f"{best.verification.speedup:.2f}x the pushed model's speed; "
+        f"the one before had {current.speedup:.2f}x"
+    )
     return release(record, best, current, reason)
+
+
+def _left_by_hand(record: model_pb2.ModelVersion, current: model_pb2.Release) -> bool:
+    """Whether a person chose what is served, after or instead of this version."""
+    seen = record.HasField("first_released_at")
+    return current.pinned and (seen or record.pushed.version <= current.pushed.version)
+
+
+def _replaces(
+    variant: model_pb2.Variant, current: model_pb2.Release, limits: model_pb2.Limits
+) -> bool:
+    """Whether a variant is another than the one served, clearly faster, and as fast as planned."""
+    needed = limits.min_speedup if limits.HasField("min_speedup") else DEFAULT_MIN_SPEEDUP
+    return (
+        variant.compiled.variant != current.compiled.variant
+        and variant.verification.speedup >= max(needed, current.speedup * MIN_GAIN)
+    )
 
 
 def release(
