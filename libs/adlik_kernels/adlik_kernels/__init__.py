@@ -28,6 +28,7 @@ from adlik_kernels.errors import (
     KernelError,
     MeasureFailed,
 )
+from adlik_kernels.export import export_plan
 from adlik_kernels.graph import UnsupportedGraph
 from adlik_kernels.images import ImageInput, Placement, stack
 from adlik_kernels.plan import Plan, load_plan
@@ -53,6 +54,7 @@ __all__ = [
     "configured",
     "dense",
     "detect",
+    "export_plan",
     "gather",
     "load_plan",
     "prepare_conv2d",

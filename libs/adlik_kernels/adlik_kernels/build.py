@@ -42,11 +42,20 @@ class Loaded:
 
     Attributes:
         addresses: Addresses of its public functions, by name.
+        symbol: Name of its `kernel` in the object file, which no other object has.
+        code: The object file.
         engine: What keeps the code in memory; held for the life of the process.
     """
 
     addresses: dict[str, int]
+    symbol: str
+    code: bytes
     engine: Any
+
+    @property
+    def address(self) -> int:
+        """Address of its `kernel`."""
+        return self.addresses["kernel"]
 
 
 def load(
@@ -72,7 +81,7 @@ def load(
     with _lock:
         found = _loaded.get(key)
         if found is None:
-            found = _link(object_code(key, module, target), functions)
+            found = _link(key, object_code(key, module, target), functions)
             _loaded[key] = found
     return found
 
@@ -84,7 +93,8 @@ def object_code(key: str, module: Callable[[], Any], target: Target) -> bytes:
     kept = path.read_bytes() if path.exists() else b""
     code, digest = kept[:-_DIGEST], kept[-_DIGEST:]
     if digest != hashlib.sha256(code).digest():
-        code = compile_module(str(module()), target)
+        text = str(module()).replace('@"kernel"', f'@"{symbol(key)}"')
+        code = compile_module(text, target)
         write_atomically(path, code + hashlib.sha256(code).digest())
     return code
 
@@ -161,13 +171,20 @@ def write_atomically(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def _link(code: bytes, functions: tuple[str, ...]) -> Loaded:
+def symbol(key: str) -> str:
+    """Returns the name of the function `kernel` of a cached object."""
+    return "adlik_" + "".join(letter if letter.isalnum() else "_" for letter in key)
+
+
+def _link(key: str, code: bytes, functions: tuple[str, ...]) -> Loaded:
     _initialize()
     machine = llvm.Target.from_default_triple().create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return Loaded({name: engine.get_function_address(name) for name in functions}, engine)
+    names = {name: symbol(key) if name == "kernel" else name for name in functions}
+    addresses = {name: engine.get_function_address(found) for name, found in names.items()}
+    return Loaded(addresses, symbol(key), code, engine)
 
 
 def _machine(target: Target) -> Any:

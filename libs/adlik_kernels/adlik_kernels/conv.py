@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
-from adlik_kernels.build import load
+from adlik_kernels.build import Loaded, load
 from adlik_kernels.convtemplate import conv2d_module, default_schedule
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operands import address, aligned_empty, check, check_output
@@ -37,7 +37,7 @@ class PreparedConv2d:
         self.workload = workload
         self._target, self._threads = configuration.target(), configuration.threads()
         schedule = default_schedule(workload, self._target, self._threads)
-        self._code = conv2d_code(workload, schedule, self._target)
+        self._code = conv2d_kernel(workload, schedule, self._target).address
         self._w = pack_filters(w, schedule.vectors * self._target.lanes)
         self._bias = pad_columns(0.0 if bias is None else bias, workload.filters)
 
@@ -154,12 +154,11 @@ def padded_copy(x: NDArray[Any], padding: tuple[int, int]) -> NDArray[Any]:
     return padded
 
 
-def conv2d_code(workload: Conv2d, schedule: Schedule, target: Target) -> int:
-    """Returns the address of a convolution's kernel, compiling it if no cache has it."""
-    loaded = load(
+def conv2d_kernel(workload: Conv2d, schedule: Schedule, target: Target) -> Loaded:
+    """Returns a convolution's kernel, compiling it if no cache has it."""
+    return load(
         "conv2d",
         (workload, schedule),
         lambda: conv2d_module(workload, schedule, target),
         target,
     )
-    return loaded.addresses["kernel"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
-from adlik_kernels.build import load
+from adlik_kernels.build import Loaded, load
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operands import address, check, check_output
 from adlik_kernels.packing import pack_weights, pad_columns, to_bf16
@@ -170,19 +170,18 @@ class PreparedDense:
         width = schedule.vectors * self._target.lanes
         if width not in self._packed:
             self._packed[width] = pack_weights(self._w, width, workload.dtype)
-        code = dense_code(workload, schedule, self._target)
+        code = dense_kernel(workload, schedule, self._target).address
         return _Kernel(code, address(self._packed[width]))
 
 
-def dense_code(workload: Dense, schedule: Schedule, target: Target) -> int:
-    """Returns the address of a dense kernel, compiling it if no cache has it."""
-    loaded = load(
+def dense_kernel(workload: Dense, schedule: Schedule, target: Target) -> Loaded:
+    """Returns a dense kernel, compiling it if no cache has it."""
+    return load(
         workload.key,
         (workload, schedule),
         lambda: dense_module(workload, schedule, target),
         target,
     )
-    return loaded.addresses["kernel"]
 
 
 def dense(

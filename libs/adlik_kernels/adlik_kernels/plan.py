@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from adlik_kernels import configuration
 from adlik_kernels.arena import Lifetime, arrange
-from adlik_kernels.build import load
-from adlik_kernels.conv import conv2d_code, pack_filters
+from adlik_kernels.build import Loaded, load
+from adlik_kernels.conv import conv2d_kernel, pack_filters
 from adlik_kernels.convtemplate import default_schedule
-from adlik_kernels.dense import FEW_ROWS, WORTH_SHARING, dense_code
+from adlik_kernels.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
 from adlik_kernels.depthwise import Depthwise, depthwise_module
 from adlik_kernels.graph import Graph, Operator, UnsupportedGraph, read_onnx
 from adlik_kernels.operands import address, aligned_empty, check
@@ -39,17 +39,17 @@ class Step:
     """One kernel of a plan.
 
     Attributes:
-        code: Its address.
+        kernel: Its code.
         values: Names of the values whose addresses are arguments, by place; "" for none.
-        fixed: Addresses that are the same for every batch, by place.
+        fixed: Weights, by place.
         batch_place: Place of the batch.
         work: Operations for one picture, to decide whether to share it.
         threshold: Operations above which it is shared.
     """
 
-    code: int
+    kernel: Loaded
     values: dict[int, str]
-    fixed: dict[int, int]
+    fixed: dict[int, NDArray[Any]]
     batch_place: int
     work: int
     threshold: int
@@ -80,7 +80,6 @@ class Plan:
     def __init__(self, graph: Graph, batches: Iterable[int] = (1,)) -> None:
         self.graph = graph
         self._target, self._threads = configuration.target(), configuration.threads()
-        self._keep: list[NDArray[Any]] = []
         self._grids = self._layouts()
         self._steps: list[Step] = []
         self._few_steps: dict[tuple[int, int], Step] = {}
@@ -152,7 +151,7 @@ class Plan:
         loaded = load(name, workload, lambda: small_module(workload, lanes), self._target)
         grid = workload.grid if isinstance(workload, Layout) else workload.source
         step = Step(
-            code=loaded.addresses["kernel"],
+            kernel=loaded,
             values=values,
             fixed={},
             batch_place=3,
@@ -199,7 +198,7 @@ class Plan:
         )
         schedule = default_schedule(workload, self._target, self._threads)
         packed = pack_filters(operator.w, schedule.vectors * self._target.lanes)
-        code = conv2d_code(workload, schedule, self._target)
+        code = conv2d_kernel(workload, schedule, self._target)
         self._product(operator, residual, code, packed, workload.operations)
 
     def _depthwise(self, operator: Operator) -> None:
@@ -211,11 +210,10 @@ class Plan:
         loaded = load("depthwise", workload, lambda: depthwise_module(workload, target), target)
         weights = np.ascontiguousarray(operator.w[:, 0].transpose(1, 2, 0))
         bias = pad_columns(0.0 if operator.bias is None else operator.bias, made.channels)
-        self._keep += [weights, bias]
         values = {0: operator.inputs[0], 1: operator.output}
-        fixed = {2: address(weights), 4: address(bias)}
+        fixed = {2: weights, 4: bias}
         work = 2 * made.numbers * operator.window[0] * operator.window[1]
-        self._steps.append(Step(loaded.addresses["kernel"], values, fixed, 3, work, WORTH_SHARING))
+        self._steps.append(Step(loaded, values, fixed, 3, work, WORTH_SHARING))
 
     def _dense(self, operator: Operator) -> None:
         """One kernel for few rows and one for many; which runs depends on the batch."""
@@ -237,26 +235,25 @@ class Plan:
             width = schedule.vectors * self._target.lanes
             packed = pack_weights(operator.w, width, "fp32")
             kind = workload.for_rows(1) if rows == 1 else workload
-            code = dense_code(kind, schedule, self._target)
+            code = dense_kernel(kind, schedule, self._target)
             self._product(operator, residual, code, packed, workload.for_rows(1).operations)
             if rows:
                 step = self._steps.pop()
                 self._few_steps[len(self._steps), rows] = step
 
     def _product(
-        self, operator: Operator, residual: str, code: int, packed: NDArray[Any], work: int
+        self, operator: Operator, residual: str, code: Loaded, packed: NDArray[Any], work: int
     ) -> None:
         columns = self._grids[operator.output].channels
         bias = pad_columns(0.0 if operator.bias is None else operator.bias, columns)
-        self._keep += [packed, bias]
         values = {0: operator.inputs[0], 2: operator.output, 4: residual}
-        fixed = {1: address(packed), 3: address(bias)}
+        fixed = {1: packed, 3: bias}
         self._steps.append(Step(code, values, fixed, 7, work, WORTH_SHARING))
 
     def _bind(self, batch: int) -> _Bound:
         """Lays out memory for a batch size and writes all addresses down."""
-        steps = [self._step_for(place, batch) for place in range(len(self._steps))]
-        places, total = arrange(self._lifetimes(steps), batch)
+        steps = self.steps(batch)
+        places, total = self.arena(batch)
         memory = aligned_empty(total, np.float32)
         memory[...] = 0  # borders stay zero for ever: nobody writes there
         base = address(memory)
@@ -265,26 +262,35 @@ class Plan:
         for number, step in enumerate(steps):
             for place, name in step.values.items():
                 arguments[number, place] = base + 4 * places[name] if name else 0
-            for place, where in step.fixed.items():
-                arguments[number, place] = where
+            for place, weights in step.fixed.items():
+                arguments[number, place] = address(weights)
             arguments[number, step.batch_place] = batch
             share = self._threads if batch * step.work >= step.threshold else 1
-            operations[number] = (step.code, address(arguments[number]), share)
-        starts = (
-            places.get("@in", places[self.graph.input]),
-            places.get("@out", places[self.graph.output]),
-        )
+            operations[number] = (step.kernel.address, address(arguments[number]), share)
         source, result = (
             memory[start : start + batch * int(np.prod(shape))].reshape(batch, *shape)
-            for start, shape in zip(starts, (self.input_shape, self.output_shape), strict=True)
+            for start, shape in zip(
+                self.ends(batch), (self.input_shape, self.output_shape), strict=True
+            )
         )
         bound = _Bound(operations, arguments, memory, source, result)
         self._bound[batch] = bound
         return bound
 
-    def _step_for(self, place: int, batch: int) -> Step:
+    def steps(self, batch: int) -> list[Step]:
+        """Returns the kernels that run for a batch size, in order."""
         kind = 1 if batch == 1 else 4 if batch < FEW_ROWS else 0
-        return self._few_steps.get((place, kind), self._steps[place])
+        return [self._few_steps.get((n, kind), step) for n, step in enumerate(self._steps)]
+
+    def arena(self, batch: int) -> tuple[dict[str, int], int]:
+        """Returns where each value begins, in floats, and how many floats are needed in all."""
+        return arrange(self._lifetimes(self.steps(batch)), batch)
+
+    def ends(self, batch: int) -> tuple[int, int]:
+        """Returns where input and output begin in the arena, in floats."""
+        places, _ = self.arena(batch)
+        given, made = self.graph.input, self.graph.output
+        return places.get("@in", places[given]), places.get("@out", places[made])
 
     def _lifetimes(self, steps: list[Step]) -> list[Lifetime]:
         """First and last step of each value; input and output live from end to end."""

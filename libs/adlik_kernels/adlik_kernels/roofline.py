@@ -90,7 +90,7 @@ def _measure(target: Target, threads: int) -> Roofline:
 
 
 def _peak(dtype: str, target: Target, pool: Pool) -> float:
-    code = load("peak", dtype, lambda: _peak_module(dtype, target), target).addresses["kernel"]
+    code = load("peak", dtype, lambda: _peak_module(dtype, target), target).address
     sink = aligned_empty((pool.threads, 64), np.float32)
     arguments = struct.pack("q", address(sink))
     each = 2 * GROUP[dtype] * target.lanes * SUMS * STEPS
@@ -98,7 +98,7 @@ def _peak(dtype: str, target: Target, pool: Pool) -> float:
 
 
 def _reads(size: int, target: Target, pool: Pool) -> float:
-    code = load("reads", "reads", lambda: _reads_module(target), target).addresses["kernel"]
+    code = load("reads", "reads", lambda: _reads_module(target), target).address
     sink = aligned_empty((pool.threads, 64), np.float32)
     step = 4 * target.lanes * SUMS
     whole = max(size // step, 1) * step

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
-from adlik_kernels.dense import dense_code
+from adlik_kernels.dense import dense_kernel
 from adlik_kernels.errors import KernelError
 from adlik_kernels.isa import GROUP
 from adlik_kernels.operands import address, aligned_empty
@@ -59,7 +59,7 @@ class Bench:
         """Returns a call of a schedule's kernel on these operands."""
         target, pool = configuration.target(), shared(threads)
         packed = pack_weights(self.w, schedule.vectors * target.lanes, self.workload.dtype)
-        code = dense_code(self.workload, schedule, target)
+        code = dense_kernel(self.workload, schedule, target).address
         bias, scale, quantization = (address(array) for array in self.constants)
         places = (address(self.x), address(packed), address(self.out), bias, 0, scale, quantization)
         arguments = struct.pack("8q", *places, self.workload.rows)

@@ -3,72 +3,12 @@
 import threading
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from adlik_kernels import InvalidOperand, UnsupportedGraph, load_plan
 from adlik_kernels.arena import Lifetime, arrange
 from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper, numpy_helper
-
-OPSET = 20
-
-
-class Builder:
-    """Writes small ONNX models."""
-
-    def __init__(self, shape, seed=0):
-        self.rng = np.random.default_rng(seed)
-        self.shape, self.nodes, self.weights, self.last = shape, [], [], "x"
-
-    def weight(self, *shape):
-        name = f"w{len(self.weights)}"
-        value = self.rng.standard_normal(shape) / np.sqrt(max(np.prod(shape[1:]), 1))
-        self.weights.append(numpy_helper.from_array(value.astype(np.float32), name))
-        return name
-
-    def constant(self, value):
-        name = f"c{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def node(self, kind, *inputs, **attributes):
-        output = f"v{len(self.nodes)}"
-        inputs = inputs or (self.last,)
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        self.last = output
-        return output
-
-    def conv(self, channels, filters, window, stride=1, *, source=None, bias=True):
-        names = [source or self.last, self.weight(filters, channels, window, window)]
-        names += [self.weight(filters)] if bias else []
-        sides = {"strides": [stride] * 2, "pads": [window // 2] * 4}
-        return self.node("Conv", *names, **sides)
-
-    def save(self, path):
-        info = helper.make_tensor_value_info
-        graph = helper.make_graph(
-            self.nodes,
-            "g",
-            [info("x", onnx.TensorProto.FLOAT, ["n", *self.shape])],
-            [info(self.last, onnx.TensorProto.FLOAT, None)],
-            self.weights,
-        )
-        opset = [helper.make_opsetid("", OPSET)]
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
-        return path
-
-    def check(self, path, batches=(1, 3)):
-        self.save(path)
-        plan = load_plan(path)
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        for batch in (*batches, batches[0]):
-            x = self.rng.standard_normal((batch, *self.shape)).astype(np.float32)
-            want = session.run(None, {"x": x})[0]
-            np.testing.assert_allclose(plan(x), want, rtol=2e-4, atol=2e-5)
-        return plan
 
 
 @pytest.fixture
@@ -76,8 +16,8 @@ def path(tmp_path):
     return tmp_path / "model.onnx"
 
 
-def test_a_multilayer_perceptron(path):
-    model = Builder((20,))
+def test_a_multilayer_perceptron(path, builder):
+    model = builder((20,))
     for depth, columns in ((20, 33), (33, 40)):
         model.node(
             "Gemm", model.last, model.weight(columns, depth), model.weight(columns), transB=1
@@ -91,50 +31,24 @@ def test_a_multilayer_perceptron(path):
     assert plan.graph.operators[2].bias is not None
 
 
-def residual_network():
-    """Stem, pool, a block with a projected branch, a plain block, head: a small ResNet."""
-    model = Builder((3, 23, 19))
-    model.conv(3, 12, 7, 2)
-    names = [model.weight(12) for _ in range(3)]
-    model.node("BatchNormalization", model.last, *names, model.constant(np.ones(12, np.float32)))
-    model.node("Relu")
-    pooled = model.node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    short = model.conv(12, 20, 1, 2, source=pooled)
-    model.conv(12, 9, 1, source=pooled)
-    model.node("Relu")
-    model.conv(9, 9, 3, 2, bias=False)
-    model.node("Relu")
-    model.conv(9, 20, 1)
-    model.node("Add", model.last, short)
-    block = model.node("Relu")
-    model.conv(20, 20, 3)
-    model.node("Sigmoid")
-    model.node("Mul", model.nodes[-2].output[0], model.last)
-    model.node("Add", block, model.last)
-    model.node("GlobalAveragePool")
-    model.node("Flatten")
-    model.node("Gemm", model.last, model.weight(20, 5), model.weight(5))
-    return model
-
-
-def test_a_residual_network(path):
-    plan = residual_network().check(path)
+def test_a_residual_network(path, residual_network):
+    plan = residual_network.check(path)
     kinds = [operator.kind for operator in plan.graph.operators]
     assert kinds == ["conv", "max", "conv", "conv", "conv", "conv", "conv", "sum", "mean", "dense"]
     fused = [operator for operator in plan.graph.operators if len(operator.inputs) == 2]
     assert [operator.kind for operator in fused] == ["conv", "sum"]
 
 
-def test_pictures_come_out_channels_first(path):
-    model = Builder((5, 9, 8))
+def test_pictures_come_out_channels_first(path, builder):
+    model = builder((5, 9, 8))
     model.conv(5, 6, 3)
     model.node("AveragePool", kernel_shape=[2, 3], strides=[1, 2])
     model.node("HardSwish")
     model.check(path)
 
 
-def test_flattening_turns_the_weights(path):
-    model = Builder((3, 6, 7))
+def test_flattening_turns_the_weights(path, builder):
+    model = builder((3, 6, 7))
     model.conv(3, 4, 1)
     model.node("Reshape", model.last, model.constant(np.array([0, -1])))
     model.node("Gemm", model.last, model.weight(4 * 6 * 7, 10))
@@ -143,14 +57,14 @@ def test_flattening_turns_the_weights(path):
 
 
 @pytest.mark.parametrize("name", ["Relu", "Sigmoid", "Tanh", "HardSwish", "Gelu"])
-def test_activations_stand_alone(path, name):
-    model = Builder((37,))
+def test_activations_stand_alone(path, builder, name):
+    model = builder((37,))
     model.node(name)
     model.check(path)
 
 
-def test_clip_is_relu6(path):
-    model = Builder((8,))
+def test_clip_is_relu6(path, builder):
+    model = builder((8,))
     model.node("Gemm", model.last, model.weight(8, 30))
     low, high = (model.constant(np.float32(value)) for value in (0, 6))
     model.node("Clip", model.last, low, high)
@@ -170,8 +84,8 @@ def test_clip_is_relu6(path):
         ("ReduceMean", {}, "height and width"),
     ],
 )
-def test_what_a_plan_does_not_know_is_named(path, kind, attributes, message):
-    model = Builder((4, 6, 6))
+def test_what_a_plan_does_not_know_is_named(path, builder, kind, attributes, message):
+    model = builder((4, 6, 6))
     inputs = (model.last, model.last) if kind == "Mul" else ()
     model.node(kind, *inputs, **attributes)
     with pytest.raises(UnsupportedGraph, match=message):
@@ -180,8 +94,8 @@ def test_what_a_plan_does_not_know_is_named(path, kind, attributes, message):
 
 @pytest.mark.parametrize("level", ["portable", "avx2", "avx512"], indirect=True)
 @pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (5, 1)])
-def test_a_depthwise_block(path, level, window, stride):
-    model = Builder((21, 13, 15))
+def test_a_depthwise_block(path, builder, level, window, stride):
+    model = builder((21, 13, 15))
     model.conv(21, 37, 1)
     weights = model.weight(37, 1, window, window), model.weight(37)
     sides = {"strides": [stride] * 2, "pads": [window // 2] * 4}
@@ -193,15 +107,15 @@ def test_a_depthwise_block(path, level, window, stride):
     assert plan.graph.operators[1].activation == "relu6"
 
 
-def test_grouped_convolutions_are_refused(path):
-    model = Builder((4, 6, 6))
+def test_grouped_convolutions_are_refused(path, builder):
+    model = builder((4, 6, 6))
     model.node("Conv", model.last, model.weight(4, 2, 1, 1), group=2)
     with pytest.raises(UnsupportedGraph, match="grouped"):
         load_plan(model.save(path))
 
 
-def test_bad_inputs_are_refused(path):
-    model = Builder((20,))
+def test_bad_inputs_are_refused(path, builder):
+    model = builder((20,))
     model.node("Gemm", model.last, model.weight(20, 4))
     plan = load_plan(model.save(path))
     for x in (np.zeros((1, 19), np.float32), np.zeros((1, 20)), np.zeros((0, 20), np.float32)):
@@ -209,8 +123,8 @@ def test_bad_inputs_are_refused(path):
             plan(x)
 
 
-def test_threads_may_call_one_plan(path):
-    model = Builder((30,))
+def test_threads_may_call_one_plan(path, builder):
+    model = builder((30,))
     model.node("Gemm", model.last, model.weight(30, 40))
     plan = load_plan(model.save(path))
     inputs = [np.full((2, 30), n, np.float32) for n in range(4)]
