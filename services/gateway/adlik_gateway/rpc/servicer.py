@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
-from adlik_common.errors import AdlikError, InvalidRequest
+from adlik_common.errors import AdlikError, Internal, InvalidRequest
 from adlik_proto.adlik.control.v1 import control_pb2, control_pb2_grpc
 
 from adlik_gateway.control.operations import Control
 from adlik_gateway.control.push import Part
+
+log = logging.getLogger(__name__)
 
 CODE_METADATA = "adlik-code"
 
@@ -49,7 +52,8 @@ class ControlServicer(control_pb2_grpc.ControlServiceServicer):
         self, request: control_pb2.ListModelsRequest, context: Any
     ) -> control_pb2.ListModelsResponse:
         """Returns all models."""
-        return control_pb2.ListModelsResponse(models=self._control.view.models())
+        async with _translated(context):
+            return control_pb2.ListModelsResponse(models=self._control.view.models())
 
     async def WatchModels(
         self, request: control_pb2.WatchModelsRequest, context: Any
@@ -110,6 +114,9 @@ async def _translated(context: Any) -> AsyncIterator[None]:
         yield
     except AdlikError as error:
         await abort(context, error)
+    except Exception as error:
+        log.exception("A call failed")
+        await abort(context, Internal(f"{type(error).__name__}.", cure="See the log."))
 
 
 async def abort(context: Any, error: AdlikError) -> NoReturn:

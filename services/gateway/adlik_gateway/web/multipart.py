@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from adlik_common.errors import InvalidRequest
+from adlik_common.errors import Cancelled, InvalidRequest
 from adlik_proto.adlik.control.v1 import control_pb2
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from adlik_gateway.control.push import Part
 from adlik_gateway.upload.plans import MAX_JSON_BYTES, parse_plan
@@ -24,6 +24,7 @@ async def push_parts(request: Request, name: str) -> AsyncIterator[Part]:
     Raises:
         InvalidRequest: The body is not multipart/form-data, is cut off, or has unknown parts.
         InvalidPlan: The part `plan` can't be read.
+        Cancelled: The client went away.
     """
     header = control_pb2.PushHeader(name=name)
     announced = False
@@ -66,6 +67,8 @@ async def _form(request: Request) -> AsyncIterator[File | bytes]:
         parser.finalize()
     except MultipartParseError as error:
         raise InvalidRequest(f"The multipart body can't be read: {error}.") from error
+    except ClientDisconnect as error:
+        raise Cancelled("The client went away during the upload.", cure="Push again.") from error
     if not reader.ended:
         raise InvalidRequest("The upload was cut off.", cure="Push again.")
 

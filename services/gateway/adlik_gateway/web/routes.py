@@ -151,9 +151,8 @@ class Api:
 
 
 def json_response(message: Message, status: int = 200) -> Response:
-    """Returns a message as JSON, with the names of its fields and its defaults."""
-    text = json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
-    return Response(text, status, media_type="application/json")
+    """Returns a message as JSON."""
+    return Response(_json(message), status, media_type="application/json")
 
 
 def error_response(error: AdlikError) -> Response:
@@ -218,5 +217,14 @@ async def _events(
 
 
 def _event(news: control_pb2.WatchModelsResponse) -> str:
-    text = json_format.MessageToJson(news, preserving_proto_field_name=True, indent=None)
-    return f"event: {news.event}\ndata: {text}\n\n"
+    return f"event: {news.event}\ndata: {_json(news)}\n\n"
+
+
+def _json(message: Message) -> str:
+    """Returns proto3 JSON with the contract's field names, and false, 0 and [] written out."""
+    return json_format.MessageToJson(
+        message,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+        indent=None,
+    )
