@@ -13,8 +13,8 @@ import openvino
 import pytest
 from adlik_common import bundle, bus, names
 from adlik_common.artifacts import open_store
-from adlik_common.errors import Unavailable, from_proto
-from adlik_common.link import LinkClient, RemoteError
+from adlik_common.errors import from_proto
+from adlik_common.link import LinkClient, LinkLost, RemoteError
 from adlik_common.state import open_state
 from adlik_proto.adlik.control.v1 import control_pb2
 from adlik_proto.adlik.events.v1 import events_pb2
@@ -242,7 +242,7 @@ async def test_told_to_stop_it_says_so_and_answers_what_it_has_accepted(mesh):
             try:
                 await infer(client, "scale")
                 answered += 1
-            except (RemoteError, Unavailable):
+            except (RemoteError, LinkLost):
                 refused += 1
                 return
 

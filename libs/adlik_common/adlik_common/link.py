@@ -1,12 +1,7 @@
-"""The direct link from gateway to serving: length-framed requests on a Unix or TCP socket.
+"""The direct link from gateway to serving: requests in frames on a Unix or TCP socket.
 
-A frame is a fixed header, a small head (a message of adlik.link.v1) and a body that is passed on
-as it is. Many requests share a connection. Bodies larger than the read buffer are received
-straight into their final place. Chosen by measurement over gRPC and NATS
-(docs/adr/0003-tensor-link.md, benchmarks/link.py).
-
-Frame header, little endian: magic "AL", kind u8, unused u8, head length u32, request id u64,
-body length u64.
+Many requests share a connection and may be answered in any order; each can be cancelled. Chosen by
+measurement over gRPC and NATS (docs/adr/0003-tensor-link.md, benchmarks/link.py).
 """
 
 from __future__ import annotations
@@ -14,29 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from adlik_common.errors import InvalidRequest, Unavailable
+from adlik_common.errors import InvalidRequest
+from adlik_common.frames import CANCEL, ERROR, REQUEST, RESPONSE, Buffer, Frames, LinkLost
 
-Buffer = bytes | bytearray | memoryview
+__all__ = [
+    "Buffer",
+    "IncomingRequest",
+    "LinkClient",
+    "LinkLost",
+    "LinkServer",
+    "RemoteError",
+    "Reply",
+]
 
-HEADER = struct.Struct("<2sBxIQQ")
-MAGIC = b"AL"
-REQUEST, RESPONSE, ERROR, CANCEL = 1, 2, 3, 4
 CONNECT_SECONDS = 2.0
-READ_BUFFER_BYTES = 256 * 1024
-MAX_HEAD_BYTES = 1 << 20
 DEFAULT_MAX_BODY_BYTES = 1 << 30
-
-
-class LinkLost(Unavailable):
-    """The connection ended before the answer came; an inference may be tried on another replica."""
-
-    code = "UNAVAILABLE"
 
 
 class RemoteError(Exception):
@@ -58,111 +50,7 @@ class Reply(NamedTuple):
     body: Buffer
 
 
-class _Frames(asyncio.BufferedProtocol):
-    """Cuts a byte stream into frames; subclasses take them in `on_frame`."""
-
-    def __init__(self, max_body_bytes: int) -> None:
-        self._max_body = max_body_bytes
-        self._scratch = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._filled = 0
-        # A frame whose body is still arriving in a buffer of its own.
-        self._large: tuple[int, int, bytes, memoryview] | None = None
-        self._large_filled = 0
-        self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked by class: uvloop has transports of its own.
-        self._transport = cast("asyncio.Transport", transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._transport = None
-        self._writable.set()
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        if self._large is not None:
-            return self._large[3][self._large_filled :]
-        return self._scratch[self._filled :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._large is None:
-            self._filled += nbytes
-            try:
-                self._cut()
-            except InvalidRequest:
-                self.close()
-            return
-        self._large_filled += nbytes
-        kind, request_id, head, body = self._large
-        if self._large_filled == len(body):
-            self._large = None
-            self.on_frame(kind, request_id, head, body)
-
-    def _cut(self) -> None:
-        """Hands on every whole frame in the read buffer and moves the rest to its front."""
-        start = 0
-        while self._filled - start >= HEADER.size:
-            magic, kind, head_length, request_id, body_length = HEADER.unpack_from(
-                self._scratch, start
-            )
-            if magic != MAGIC or head_length > MAX_HEAD_BYTES or body_length > self._max_body:
-                raise InvalidRequest("The other side does not speak this link's protocol.")
-            body_start = start + HEADER.size + head_length
-            if head_length + HEADER.size > READ_BUFFER_BYTES:
-                raise InvalidRequest("The frame's head is larger than the read buffer.")
-            if self._filled < body_start:
-                break
-            head = bytes(self._scratch[start + HEADER.size : body_start])
-            if self._filled - body_start >= body_length:
-                start = body_start + body_length
-                self.on_frame(kind, request_id, head, bytes(self._scratch[body_start:start]))
-                continue
-            if body_length + body_start - start <= READ_BUFFER_BYTES // 2:
-                break
-            body = memoryview(bytearray(body_length))
-            self._large_filled = self._filled - body_start
-            body[: self._large_filled] = self._scratch[body_start : self._filled]
-            self._large = (kind, request_id, head, body)
-            start = self._filled
-        rest = self._filled - start
-        if start and rest:
-            self._scratch[:rest] = bytes(self._scratch[start : self._filled])
-        self._filled = rest
-
-    def send(self, kind: int, request_id: int, head: bytes, body: Sequence[Buffer] = ()) -> None:
-        """Writes a frame; raises `LinkLost` when the connection is gone."""
-        if self._transport is None or self._transport.is_closing():
-            raise LinkLost("The connection to the other service is closed.")
-        length = sum(map(_size, body))
-        self._transport.writelines(
-            [HEADER.pack(MAGIC, kind, len(head), request_id, length) + head, *body]
-        )
-
-    @property
-    def alive(self) -> bool:
-        """Whether frames can be sent."""
-        return self._transport is not None and not self._transport.is_closing()
-
-    async def writable(self) -> None:
-        """Waits until the socket takes more."""
-        await self._writable.wait()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def on_frame(self, kind: int, request_id: int, head: bytes, body: Buffer) -> None:
-        raise NotImplementedError
-
-
-class _ClientConnection(_Frames):
+class _ClientConnection(Frames):
     """The asking end: one future per request under way."""
 
     def __init__(self, max_body_bytes: int) -> None:
@@ -219,7 +107,8 @@ class LinkClient:
         connection = self._connection
         if connection is None or not connection.alive:
             connection = await self._connect()
-        await connection.writable()
+        if not connection.writable:
+            await connection.wait_writable()
         request_id = next(self._ids)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         connection.pending[request_id] = future
@@ -298,7 +187,7 @@ class IncomingRequest:
 Handler = Callable[[IncomingRequest], None]
 
 
-class _ServerConnection(_Frames):
+class _ServerConnection(Frames):
     """The answering end: hands every request to the handler, which answers when it likes."""
 
     def __init__(
@@ -395,7 +284,3 @@ def _endpoint(address: str) -> str | tuple[str, int]:
     if url.scheme == "tcp" and url.hostname and url.port is not None:
         return url.hostname, url.port
     raise InvalidRequest(f"'{address}' is no link address: use unix:///path or tcp://host:port.")
-
-
-def _size(buffer: Buffer) -> int:
-    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 
+import numpy as np
 import pytest
-from adlik_common.link import HEADER, LinkClient, LinkLost, LinkServer, RemoteError
+from adlik_common.frames import ALIGNMENT, HEADER, JOIN_BYTES, READ_BUFFER_BYTES
+from adlik_common.link import LinkClient, LinkLost, LinkServer, RemoteError
 
 
 @pytest.fixture(params=["unix", "tcp"])
@@ -17,7 +19,9 @@ async def started(handler, address, **options):
     return server, LinkClient(await server.start(address))
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000, 130_000, 262_144, 300_000, 5_000_000])
+@pytest.mark.parametrize(
+    "size", [0, 1, 1000, JOIN_BYTES - 1, JOIN_BYTES, 130_000, 262_144, 300_000, 5_000_000]
+)
 async def test_bodies_of_any_size_come_back_unchanged(address, size):
     server, client = await started(lambda r: r.respond(b"h" + r.head, r.body, b"!"), address)
     body = bytes(i % 251 for i in range(min(size, 4096))) * (size // 4096 + 1)
@@ -25,6 +29,24 @@ async def test_bodies_of_any_size_come_back_unchanged(address, size):
     reply = await client.request(b"meta", body)
     assert reply.head == b"hmeta"
     assert bytes(reply.body) == body + b"!"
+    await client.close()
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("odd", [0, 1, 143])
+async def test_a_large_body_ends_on_an_aligned_address(address, odd):
+    """So the tensor at its end need not be copied, whatever lies before it."""
+    ends = []
+
+    def look(request):
+        body = np.frombuffer(request.body, np.uint8)
+        ends.append((body.ctypes.data + body.size) % ALIGNMENT)
+        request.respond(b"")
+
+    server, client = await started(look, address)
+    for size in (READ_BUFFER_BYTES + odd, 600_000 + odd):
+        await client.request(b"", bytes(size))
+    assert ends == [0, 0]
     await client.close()
     await server.stop(0)
 

@@ -34,7 +34,7 @@ class _Trip:
         traceparent: Trace context that the replica continues.
         excluded: Replicas that are not asked again until the table changes.
         lost: Replicas whose connection ended while they had the request.
-        problem: Why the latest attempt failed.
+        problem: Why the latest replica refused; None where it was lost.
         give_up: Event loop time until which it waits for a replica; 0: it never had to.
     """
 
@@ -114,14 +114,13 @@ class Router:
                 self._was_lost(replica, error, trip, doubtful=doubtful)
             except RemoteError as error:
                 self._was_refused(replica, _remote_error(error), trip)
-            assert trip.problem is not None
-            metrics.retries(trip.problem.code).inc()
+            metrics.retries(trip.problem.code if trip.problem else Unavailable.code).inc()
 
     def _was_lost(
         self, replica: ServingReplica, error: LinkLost, trip: _Trip, *, doubtful: bool
     ) -> None:
         """Takes a lost connection into account; raises where the trip ends with it."""
-        trip.problem = error
+        trip.problem = None
         if doubtful:  # it was dead before, so this request did not kill it
             trip.excluded.add(replica)
             return
@@ -152,7 +151,7 @@ class Router:
                 patience = trip.give_up - loop.time()
                 final = isinstance(trip.problem, Overloaded) or patience <= 0
                 if final or not await self._table.changed(patience):
-                    if trip.problem is None or isinstance(trip.problem, LinkLost):
+                    if trip.problem is None:
                         raise
                     raise trip.problem from None
                 trip.excluded.clear()
