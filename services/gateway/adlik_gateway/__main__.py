@@ -16,6 +16,7 @@ from adlik_gateway.catalog.view import CatalogView
 from adlik_gateway.control import jobs
 from adlik_gateway.control.operations import Control
 from adlik_gateway.inference import plane
+from adlik_gateway.inference.http_protocol import HttpProtocol
 from adlik_gateway.rpc.servicer import ControlServicer
 from adlik_gateway.settings import GatewaySettings
 from adlik_gateway.web.app import make_app
@@ -50,8 +51,9 @@ async def start(context: Context) -> AsyncIterator[None]:
         app,
         settings.http_host,
         settings.http_port,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     ):
         await server.start()

@@ -19,6 +19,7 @@ from adlik_gateway.inference.http_answers import (
     method_answer,
     plain,
 )
+from adlik_gateway.inference.http_protocol import hold_head
 from adlik_gateway.inference.http_requests import (
     CancelOnDisconnect,
     Receive,
@@ -71,6 +72,8 @@ class OipHttp:
         except Exception as error:  # noqa: BLE001 - the server's edge
             answer = error_answer(error)
         answer.headers.append((b"content-length", str(size(answer.body)).encode()))
+        if scope["method"] == "POST":
+            hold_head(scope)
         await send(
             {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
         )

@@ -10,6 +10,7 @@ import pytest
 from adlik_common.errors import to_proto
 from adlik_common.health import serve_http
 from adlik_common.link import LinkServer
+from adlik_gateway.inference.http_protocol import HttpProtocol
 from adlik_gateway.inference.plane import assemble
 from adlik_gateway.inference.replicas import ReplicaTable
 from adlik_gateway.settings import GatewaySettings
@@ -139,7 +140,9 @@ def plane(table):
 async def http(plane):
     """An HTTP client of the plane, behind a real server."""
     async with contextlib.AsyncExitStack() as stack:
-        port = await stack.enter_async_context(serve_http(plane.http_app, "127.0.0.1", 0))
+        port = await stack.enter_async_context(
+            serve_http(plane.http_app, "127.0.0.1", 0, http=HttpProtocol)
+        )
         yield await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5)
         )
