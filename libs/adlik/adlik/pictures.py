@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from adlik.errors import AdlikError
 
@@ -15,6 +16,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZE_RATIO = 256 / 224  # the shorter side before the centre is cut out
 DEFAULT_SIDE = 224
+# What the readers of Pillow raise of broken files, besides OSError.
+_UNREADABLE = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def load_picture(path: Path) -> Image.Image:
@@ -22,7 +28,7 @@ def load_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise AdlikError(
             "INVALID_PICTURE", f"'{path}' can't be read as a picture: {error}."
         ) from error
@@ -56,11 +62,11 @@ def preprocess(
     height, width = (shape[2], shape[3]) if channels_first else (shape[1], shape[2])
     height, width = (side if side > 0 else DEFAULT_SIDE for side in (height, width))
     scale = RESIZE_RATIO * max(height / picture.height, width / picture.width)
-    size = (round(picture.width * scale), round(picture.height * scale))
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    cut = picture.resize(size, Image.Resampling.BILINEAR).crop(
-        (left, top, left + width, top + height)
-    )
+    # Only what is kept is resized: a very long picture would else take gigabytes.
+    across, down = width / scale / 2, height / scale / 2
+    x, y = picture.width / 2, picture.height / 2
+    box = (x - across, y - down, x + across, y + down)
+    cut = picture.resize((width, height), Image.Resampling.BILINEAR, box)
     pixels = np.asarray(cut, np.float32) / 255
     values = (pixels - np.array(mean, np.float32)) / np.array(std, np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1) if channels_first else values)[None]
@@ -95,6 +101,9 @@ def _imagenet() -> list[str]:
 def _labels_of_file(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
-        return list(json.loads(text)) if path.suffix == ".json" else text.splitlines()
+        labels = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         raise AdlikError("INVALID_LABELS", f"'{path}' can't be read: {error}.") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise AdlikError("INVALID_LABELS", f"'{path}' holds no list of class names.")
+    return labels

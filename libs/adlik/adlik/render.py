@@ -30,9 +30,12 @@ _COLOURS = {
 
 
 def console() -> Console:
-    """Returns the terminal's console; lines are as wide as it, or 140 where there is none."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(width=140, highlight=False)
+    """Returns the terminal's console; lines are as wide as it, or 140 where there is none.
+
+    Brackets are shown as they are: engines and shapes speak in them.
+    """
+    made = Console(highlight=False, markup=False)
+    return made if made.is_terminal else Console(width=140, highlight=False, markup=False)
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
