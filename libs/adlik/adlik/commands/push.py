@@ -79,6 +79,8 @@ def wait_settled(client: Client, pushed: Pushed, timeout: float, *, quiet: bool)
         for change in client.watch(pushed.pushed.name, timeout=timeout):
             record = change.model.version(number)
             if record is None:
+                if change.event != "ModelDeleted":
+                    continue  # the gateway has not yet heard of this version itself
                 raise AdlikError("NOT_FOUND", "The model was deleted meanwhile.")
             progress.update(task, description=_progress(change.model, record))
             if record.settled and (change.model.release is None or change.model.ready_replicas):
