@@ -87,9 +87,13 @@ class LocalMesh:
         self._lock = _locked(options.data_dir)
         # Paths of Unix sockets have at most 107 bytes: a data directory may be too deep for them.
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="adlik-"))
-        self._children = list(self._make_children())
-        for child in self._children:
-            child.start()
+        try:
+            self._children = list(self._make_children())
+            for child in self._children:
+                child.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -207,18 +211,20 @@ def _locked(data_dir: Path) -> IO[str]:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise AdlikError(
-            "IN_USE",
-            f"Another `adlik up` uses {data_dir}.",
-            "Stop it, or choose another --data-dir.",
-        ) from error
     except OSError as error:
         raise AdlikError(
             "INVALID_DATA_DIR",
             f"{data_dir} can't be used: {error.strerror}.",
             "Choose another --data-dir.",
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise AdlikError(
+            "IN_USE",
+            f"Another `adlik up` uses {data_dir}.",
+            "Stop it, or choose another --data-dir.",
         ) from error
     return lock
 
