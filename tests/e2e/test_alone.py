@@ -73,7 +73,7 @@ def test_the_gateway_runs_alone(python, nats_server, tmp_path):
         ready = eventually(lambda: answers(ports["health"], "/readyz"), "the gateway is ready")
         assert (ready.status_code, ready.text) == (200, "ready\n")
         assert answers(ports["http"], "/readyz").status_code == 200
-        assert answers(ports["http"], "/v1/models").json() == {}
+        assert answers(ports["http"], "/v1/models").json() == {"models": []}
         assert answers(ports["http"], "/v2/health/live").status_code == 200
         replicas = eventually(
             lambda: answers(ports["http"], "/v1/replicas").json().get("replicas"), "it announces"
