@@ -9,30 +9,37 @@ from doubling import Doubler
 
 
 class Model(Doubler):
-    """A model of any function of x."""
+    """A model of any function of x; `cost` says what a run of so many rows takes in ns."""
 
-    def __init__(self, function, inputs=(-1, 3), outputs=(-1, 3), datatype="FP32"):
+    def __init__(
+        self, function, inputs=(-1, 3), outputs=(-1, 3), datatype="FP32", cost=lambda rows: 1000
+    ):
         super().__init__()
+        self.now, self.cost = 0, cost
         self.inputs = (TensorSpec("x", datatype, inputs),)
         self.outputs = (TensorSpec("y", datatype, outputs),)
         self.function = function
 
     def run(self, inputs, outputs=()):
         self.runs.append(inputs["x"])
+        self.now += self.cost(len(inputs["x"]))
         return {"y": self.function(inputs["x"])}
+
+
+def warmed_up(model, max_rows):
+    return warm_up(model, max_rows, clock=lambda: model.now)
 
 
 def test_every_bucket_is_run_before_the_first_request():
     model = Model(lambda x: x + 1)
-    warm = warm_up(model, 24)
-    assert warm.max_rows == 24
-    assert 0 < warm.run_ns < MAX_RUN_NS
+    warm = warmed_up(model, 24)
+    assert (warm.max_rows, warm.run_ns) == (24, 1000)
     assert {len(run) for run in model.runs} == {1, 2, 4, 8, 16, 24}
 
 
 @pytest.mark.parametrize("max_rows", [1, 2])
 def test_small_limits_are_kept(max_rows):
-    assert warm_up(Model(lambda x: x), max_rows).max_rows == max_rows
+    assert warmed_up(Model(lambda x: x), max_rows).max_rows == max_rows
 
 
 @pytest.mark.parametrize(
@@ -48,12 +55,27 @@ def test_small_limits_are_kept(max_rows):
     ],
 )
 def test_what_answers_differently_in_a_batch_is_not_batched(model):
-    assert warm_up(model, 8).max_rows == 0
+    assert warmed_up(model, 8).max_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("cost", "largest"),
+    [
+        (lambda rows: 1000 + rows, 32),
+        (lambda rows: 1000 * rows, 1),  # one row fills the machine
+        (lambda rows: 1000 * rows if rows > 1 else 1100, 2),
+        (lambda rows: 100 + 1000 * rows + (5000 if rows > 8 else 0), 4),
+        (lambda rows: 3000 + 100 * rows + (90_000 if rows > 8 else 0), 8),
+        (lambda rows: MAX_RUN_NS // 10 + rows * MAX_RUN_NS // 8, 8),  # and the batch takes long
+    ],
+)
+def test_batches_grow_as_far_as_rows_become_faster(cost, largest):
+    assert warmed_up(Model(lambda x: x, cost=cost), 32).max_rows == largest
 
 
 def test_the_configuration_may_forbid_batches():
     model = Model(lambda x: x)
-    assert warm_up(model, 0).max_rows == 0
+    assert warmed_up(model, 0).max_rows == 0
     assert {len(run) for run in model.runs} == {1}
 
 
@@ -64,7 +86,7 @@ def test_open_dimensions_get_the_first_size_that_runs():
         return x
 
     model = Model(needs_an_image, inputs=(-1, -1), outputs=(-1, -1))
-    assert warm_up(model, 2).max_rows == 2
+    assert warmed_up(model, 2).max_rows == 2
     assert model.runs[-1].shape == (2, FREE_SIZES[1])
 
 
@@ -74,18 +96,18 @@ def test_batches_end_where_the_engine_does():
             raise EngineFailed("out of memory")
         return x
 
-    assert warm_up(Model(small_only), 32).max_rows == 4
+    assert warmed_up(Model(small_only), 32).max_rows == 4
 
 
 def test_a_model_that_nothing_of_ours_runs_is_still_served():
     def never(x):
         raise EngineFailed("wants something else")
 
-    warm = warm_up(Model(never), 32)
+    warm = warmed_up(Model(never), 32)
     assert (warm.max_rows, warm.run_ns) == (0, MAX_RUN_NS)
 
 
 def test_text_gets_empty_strings():
     model = Model(lambda x: x, datatype="BYTES")
-    assert warm_up(model, 2).max_rows == 2
+    assert warmed_up(model, 2).max_rows == 2
     assert model.runs[-1].tolist() == [[""] * 3] * 2
