@@ -121,10 +121,15 @@ def ways_of_served(
 
 
 def ways_of_choice(client: Client, subject: Subject, mesh: LocalMesh, folder: Path) -> list[Way]:
-    """Pushes with every recipe and target and returns the ways to ask for what is released."""
+    """Pushes with every recipe and target and returns the ways to ask for what is released.
+
+    None where that is fp32 by ONNX Runtime again.
+    """
     served = f"{subject.name}-choice"
     variant, path = push(client, subject, served, {}, folder)
     engine, _, precision = variant.partition(".")[2].partition("-")
+    if (engine, precision) == ("onnxruntime", "fp32"):
+        return []
     asked = write_bodies(subject, served, folder / served)
     base = f"in process, {variant}"
     local = in_process(engine, precision, path, asked.inputs)
