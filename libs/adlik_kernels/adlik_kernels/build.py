@@ -24,7 +24,8 @@ from adlik_kernels.errors import BuildFailed
 from adlik_kernels.target import Target
 
 _GENERATORS = (
-    *("emit.py", "isa.py", "vectormath.py", "ukernel.py", "template.py", "pool.py", "space.py"),
+    *("emit.py", "isa.py", "vectormath.py", "ukernel.py", "template.py", "pool.py"),
+    *("schedule.py", "convschedule.py"),
     *("workload.py", "convtemplate.py", "plantemplates.py", "depthwise.py", "roofline.py"),
     "build.py",
 )

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from adlik_kernels import configuration
 from adlik_kernels.build import Loaded, load
-from adlik_kernels.convtemplate import conv2d_module, default_schedule
+from adlik_kernels.convtemplate import conv2d_module
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operands import address, aligned_empty, check, check_output
 from adlik_kernels.packing import pack_weights, pad_columns
 from adlik_kernels.pool import shared
-from adlik_kernels.space import Schedule
+from adlik_kernels.registry import choose
+from adlik_kernels.schedule import Schedule
 from adlik_kernels.target import Target
 from adlik_kernels.workload import Conv2d
 
@@ -36,7 +37,7 @@ class PreparedConv2d:
     ) -> None:
         self.workload = workload
         self._target, self._threads = configuration.target(), configuration.threads()
-        schedule = default_schedule(workload, self._target, self._threads)
+        schedule = choose(workload, self._target, self._threads).schedule
         self._code = conv2d_kernel(workload, schedule, self._target).address
         self._w = pack_filters(w, schedule.vectors * self._target.lanes)
         self._bias = pad_columns(0.0 if bias is None else bias, workload.filters)

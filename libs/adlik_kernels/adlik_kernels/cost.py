@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from adlik_kernels.db import Record, workload_of
 from adlik_kernels.isa import GROUP
-from adlik_kernels.space import Schedule
+from adlik_kernels.schedule import Schedule
 from adlik_kernels.target import Target
-from adlik_kernels.workload import Dense
+from adlik_kernels.workload import Workload
 
 FEATURES = (
     *("log rows", "log columns", "log depth", "log operations", "threads"),
@@ -32,7 +32,7 @@ FEATURES = (
 """What the model sees of a workload, a schedule and a machine."""
 
 
-def features(workload: Dense, schedule: Schedule, target: Target, threads: int) -> list[float]:
+def features(workload: Workload, schedule: Schedule, target: Target, threads: int) -> list[float]:
     """Returns the numbers of `FEATURES`; sizes are relative to the machine's caches."""
     words = -(-workload.depth // GROUP[workload.dtype])
     rows, columns = max(workload.rows, 1), workload.columns
@@ -199,7 +199,7 @@ class CostModel:
         """Whether it has learnt anything yet."""
         return self._trees is not None
 
-    def update(self, workload: Dense, measured: Sequence[tuple[Schedule, float]]) -> None:
+    def update(self, workload: Workload, measured: Sequence[tuple[Schedule, float]]) -> None:
         """Learns again, with measurements of the workload at hand.
 
         Args:
@@ -215,14 +215,14 @@ class CostModel:
         targets = np.concatenate([self._targets(self._prior), y])
         self._trees = BoostedTrees().fit(everything, targets, weights)
 
-    def predict(self, workload: Dense, schedules: Sequence[Schedule]) -> NDArray[np.float64]:
+    def predict(self, workload: Workload, schedules: Sequence[Schedule]) -> NDArray[np.float64]:
         """Returns the expected speeds, 1 for the best; all alike if nothing is known."""
         if self._trees is None:
             return np.zeros(len(schedules))
         rows = [(workload, schedule, self.threads) for schedule in schedules]
         return self._trees.predict(self._rows(rows))
 
-    def _rows(self, cases: Sequence[tuple[Dense, Schedule, int]]) -> NDArray[np.float64]:
+    def _rows(self, cases: Sequence[tuple[Workload, Schedule, int]]) -> NDArray[np.float64]:
         rows = [features(w, s, self.target, threads) for w, s, threads in cases]
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 

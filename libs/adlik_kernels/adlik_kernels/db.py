@@ -3,7 +3,9 @@
 A line is an object with these members; two files are merged by writing one behind the other.
 
     format     1
-    workload   "dense-fp32-64x1024x1024": operator, element type, rows x columns x depth
+    workload   "dense-fp32-64x1024x1024": operator, element type, rows x columns x depth, or
+               "conv-fp32-56x56x64-64x3x3-1x1x1x1": height x width x channels,
+               filters x window, stride x padding
     target     "znver4-avx512": LLVM's name of the processor, and the instruction level
     threads    threads that shared the call
     schedule   the fields of `space.Schedule`
@@ -19,11 +21,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from adlik_kernels.errors import InvalidRecord, InvalidSchedule
-from adlik_kernels.space import Schedule
-from adlik_kernels.workload import OUTPUTS, Dense
+from adlik_kernels.schedule import Schedule
+from adlik_kernels.workload import Conv2d, Dense, Workload
 
 FORMAT = 1
 
@@ -120,19 +121,30 @@ def shipped() -> list[Record]:
     return [Record.from_json(line) for line in lines]
 
 
-def workload_of(key: str) -> Dense:
+def workload_of(key: str) -> Workload:
     """Returns the workload that a record's key names.
 
     Raises:
         InvalidRecord: It names none.
     """
-    operator, _, rest = key.partition("-")
-    dtype, _, shape = rest.partition("-")
-    sizes: list[Any] = shape.split("x")
-    if operator != "dense" or dtype not in OUTPUTS or len(sizes) != 3:
-        raise InvalidRecord(f"{key!r} is not the key of a workload.")
     try:
-        rows, columns, depth = (int(size) for size in sizes)
+        operator, dtype, *shapes = key.split("-")
+        sizes = [int(size) for shape in shapes for size in shape.split("x")]
+        if operator == "dense":
+            rows, columns, depth = sizes
+            return Dense(rows, columns, depth, dtype)
+        if operator != "conv":
+            raise InvalidRecord(f"{key!r} is not the key of a workload.")
+        height, width, channels, filters, rows, columns, down, across, above, beside = sizes
     except ValueError as error:
         raise InvalidRecord(f"{key!r} is not the key of a workload.") from error
-    return Dense(rows, columns, depth, dtype)
+    return Conv2d(
+        height=height,
+        width=width,
+        channels=channels,
+        filters=filters,
+        kernel=(rows, columns),
+        stride=(down, across),
+        padding=(above, beside),
+        dtype=dtype,
+    )

@@ -17,7 +17,7 @@ from adlik_kernels.operands import address, check, check_output
 from adlik_kernels.packing import pack_weights, pad_columns, to_bf16
 from adlik_kernels.pool import shared
 from adlik_kernels.registry import choose
-from adlik_kernels.space import Schedule
+from adlik_kernels.schedule import Schedule
 from adlik_kernels.target import Target
 from adlik_kernels.template import dense_module
 from adlik_kernels.workload import Dense

@@ -11,7 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from adlik_kernels.convtemplate import even_tiles
+from adlik_kernels.convschedule import even_tiles
 from adlik_kernels.emit import Emitter, Value, kernel_function
 from adlik_kernels.isa import multiply_add
 from adlik_kernels.plantemplates import Grid, each_vector, load_lanes, own_rows, store_lanes

@@ -8,14 +8,14 @@ import select
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import MeasureFailed
-from adlik_kernels.space import Schedule
-from adlik_kernels.workload import Dense
+from adlik_kernels.schedule import Schedule
+from adlik_kernels.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Meter:
         self._end()
         self._cache.cleanup()
 
-    def measure(self, workload: Dense, schedule: Schedule) -> Measurement:
+    def measure(self, workload: Workload, schedule: Schedule) -> Measurement:
         """Measures one schedule.
 
         Args:
@@ -85,7 +85,7 @@ class Meter:
             MeasureFailed: The child crashed, hung, or computed a wrong result.
         """
         request = {
-            "workload": asdict(workload),
+            "workload": workload.key,
             "schedule": schedule.to_dict(),
             "threads": self.threads,
             "burst": self.burst,

@@ -19,7 +19,6 @@ from adlik_kernels import configuration
 from adlik_kernels.arena import Lifetime, arrange
 from adlik_kernels.build import Loaded, load
 from adlik_kernels.conv import conv2d_kernel, pack_filters
-from adlik_kernels.convtemplate import default_schedule
 from adlik_kernels.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
 from adlik_kernels.depthwise import Depthwise, depthwise_module
 from adlik_kernels.graph import Graph, Operator, UnsupportedGraph, read_onnx
@@ -196,7 +195,7 @@ class Plan:
             residual=bool(residual),
             activation=operator.activation,
         )
-        schedule = default_schedule(workload, self._target, self._threads)
+        schedule = choose(workload, self._target, self._threads).schedule
         packed = pack_filters(operator.w, schedule.vectors * self._target.lanes)
         code = conv2d_kernel(workload, schedule, self._target)
         self._product(operator, residual, code, packed, workload.operations)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from adlik_kernels.configuration import configured
 from adlik_kernels.db import Database, Record, shipped, workload_of
-from adlik_kernels.space import Schedule, Space
+from adlik_kernels.schedule import Schedule
+from adlik_kernels.space import Space
 from adlik_kernels.target import Target
-from adlik_kernels.workload import Dense
+from adlik_kernels.workload import Conv2d, Workload
 
 NEAR = 2.0
 """Neighbours are used up to this distance: doublings of rows, columns and depth together."""
@@ -37,7 +38,7 @@ def database_path() -> Path:
     return configured().cache / "records.jsonl"
 
 
-def choose(workload: Dense, target: Target, threads: int) -> Choice:
+def choose(workload: Workload, target: Target, threads: int) -> Choice:
     """Returns the schedule for a workload.
 
     Records of this very processor count before those of others with the same instruction level.
@@ -61,15 +62,24 @@ def choose(workload: Dense, target: Target, threads: int) -> Choice:
     return Choice(space.default(), "default")
 
 
-def distance(workload: Dense, key: str) -> float:
-    """Returns how many doublings lie between a workload and a record's."""
+def distance(workload: Workload, key: str) -> float:
+    """Returns how many doublings lie between a workload and a record's; no end for another kind."""
     other = workload_of(key)
+    if type(workload) is not type(other):
+        return math.inf
+    if _window(workload) != _window(other):
+        return math.inf
     pairs = (
         (workload.rows, other.rows),
         (workload.columns, other.columns),
         (workload.depth, other.depth),
     )
     return sum(abs(math.log2(max(a, 1) / max(b, 1))) for a, b in pairs)
+
+
+def _window(workload: Workload) -> tuple[tuple[int, int], ...]:
+    """What two convolutions must share to be neighbours."""
+    return (workload.kernel, workload.stride) if isinstance(workload, Conv2d) else ()
 
 
 def best_records(target: Target, threads: int, dtype: str) -> dict[str, Record]:

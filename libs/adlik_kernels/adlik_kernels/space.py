@@ -1,86 +1,22 @@
-"""How a product may be computed: schedules, their space, and what the machine rules out."""
+"""The schedules of one workload on one machine: which are allowed, which are worth trying."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from adlik_kernels.errors import InvalidSchedule
+from adlik_kernels.convschedule import conv_default, even_tiles
 from adlik_kernels.isa import GROUP
+from adlik_kernels.schedule import CHOICES, PAGE, SHAPES, WAYS, Schedule
 from adlik_kernels.target import Target
-from adlik_kernels.workload import Dense
+from adlik_kernels.workload import Conv2d, Workload
 
-SHAPES = (
-    *((14, 2), (13, 2), (12, 2), (10, 2), (8, 2), (7, 2), (6, 2), (4, 2), (2, 2), (1, 2)),
-    *((28, 1), (24, 1), (14, 1), (12, 1), (8, 1), (4, 1), (1, 1)),
-    *((9, 3), (8, 3), (7, 3), (6, 3), (4, 3), (3, 3), (2, 3), (1, 3)),
-    *((7, 4), (6, 4), (5, 4), (4, 4), (3, 4), (2, 4), (1, 4)),
-    *((5, 5), (4, 6), (3, 6), (2, 6), (1, 6), (3, 8), (2, 8), (1, 8)),
-)
-"""Register blocks worth trying: rows of x, vectors of w."""
-
-PAGE, WAYS = 4096, 8
-"""Rows this many bytes apart share a set of the first cache, which holds so many of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """One way to compute a dense product.
-
-    Attributes:
-        rows: Rows of the result that a micro-kernel keeps in registers.
-        vectors: Vectors of columns that it keeps in registers.
-        unroll: Steps of k written out in its loop.
-        k_block: Words along k after which sums go back to memory; 0 for never.
-        row_tiles: Tiles of rows in one block of rows.
-        parallel: What is shared out among threads: "rows", "columns" or "blocks" (both).
-        order: The outer loop: over "columns" (w stays in cache) or over "rows" (x stays).
-        prefetch: Steps by which packed w is fetched ahead; 0 for never.
-    """
-
-    rows: int = 14
-    vectors: int = 2
-    unroll: int = 1
-    k_block: int = 0
-    row_tiles: int = 8
-    parallel: str = "rows"
-    order: str = "columns"
-    prefetch: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the schedule as plain values, for records."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Schedule:
-        """Reads a schedule from a record.
-
-        Raises:
-            InvalidSchedule: A field is missing, unknown or of the wrong type.
-        """
-        kinds = {field.name: str if field.type == "str" else int for field in fields(cls)}
-        if set(values) != set(kinds):
-            raise InvalidSchedule(
-                f"A schedule has the fields {sorted(kinds)}, not {sorted(values)}."
-            )
-        wrong = [name for name, kind in kinds.items() if type(values[name]) is not kind]
-        if wrong:
-            raise InvalidSchedule(f"The fields {wrong} of a schedule have the wrong type.")
-        return cls(**values)
-
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "unroll": (1, 2, 4),
-    "k_block": (0, 128, 256, 384, 512, 1024),
-    "row_tiles": (1, 2, 4, 8, 16, 64),
-    "parallel": ("rows", "columns", "blocks"),
-    "order": ("columns", "rows"),
-    "prefetch": (0, 8),
-}
-"""Values of the fields that are chosen one by one; `SHAPES` holds the pairs of rows and vectors."""
+ATTEMPTS = 100
+"""Edits after which a schedule counts as having no neighbours: it came from outside the space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +29,7 @@ class Space:
         threads: Threads that will share the work.
     """
 
-    workload: Dense
+    workload: Workload
     target: Target
     threads: int = 1
 
@@ -108,8 +44,8 @@ class Space:
             ),
             (any(getattr(schedule, f) not in c for f, c in CHOICES.items()), "a value is unknown"),
             (
-                bool(schedule.k_block) and self.workload.dtype == "int8",
-                "sums of int8 stay in registers",
+                bool(schedule.k_block) and not self._spills_sums,
+                "sums of int8 products and of convolutions stay in registers",
             ),
             (schedule.k_block >= self.words, "the block of k is no smaller than k"),
             (
@@ -131,7 +67,9 @@ class Space:
             return False
         if rows >= 8 and schedule.rows < 4:
             return False
-        if rows and schedule.row_tiles > 1 and schedule.rows * schedule.row_tiles >= 2 * rows:
+        if rows and schedule.row_tiles > 1 and self._covers(schedule) >= 2:
+            return False
+        if isinstance(self.workload, Conv2d) and self._has_twin(schedule):
             return False
         panels = -(-self.workload.columns // (schedule.vectors * self.target.lanes))
         narrower = (schedule.vectors - 1) * self.target.lanes
@@ -140,35 +78,35 @@ class Space:
         return self.threads > 1 or schedule.parallel == "rows"
 
     def __iter__(self) -> Iterator[Schedule]:
-        names = list(CHOICES)
-        for rows, vectors in SHAPES:
-            for values in itertools.product(*CHOICES.values()):
-                schedule = Schedule(rows, vectors, **dict(zip(names, values, strict=True)))
-                if self.fits(schedule):
-                    yield schedule
+        shapes, choices = _useful(self)
+        for (rows, vectors), *values in itertools.product(shapes, *choices.values()):
+            schedule = Schedule(rows, vectors, **dict(zip(choices, values, strict=True)))
+            if self.fits(schedule):
+                yield schedule
 
     def sample(self, rng: random.Random) -> Schedule:
         """Returns a random schedule of the space."""
+        shapes, choices = _useful(self)
         while True:
-            rows, vectors = rng.choice(SHAPES)
-            chosen = {name: rng.choice(values) for name, values in CHOICES.items()}
+            rows, vectors = rng.choice(shapes)
+            chosen = {name: rng.choice(values) for name, values in choices.items()}
             schedule = Schedule(rows, vectors, **chosen)
-            if self.threads == 1:
-                schedule = replace(schedule, parallel="rows")
             if self.fits(schedule):
                 return schedule
 
     def neighbour(self, schedule: Schedule, rng: random.Random) -> Schedule:
-        """Returns a schedule of the space that differs in one choice."""
-        while True:
-            name = rng.choice(["shape", *CHOICES])
+        """Returns a schedule that differs in one choice, or a random one if none does."""
+        shapes, choices = _useful(self)
+        for _ in range(ATTEMPTS):
+            name = rng.choice(["shape", *choices])
             if name == "shape":
-                rows, vectors = rng.choice(SHAPES)
+                rows, vectors = rng.choice(shapes)
                 near = replace(schedule, rows=rows, vectors=vectors)
             else:
-                near = replace(schedule, **{name: rng.choice(CHOICES[name])})
+                near = replace(schedule, **{name: rng.choice(choices[name])})
             if near != schedule and self.fits(near):
                 return near
+        return self.sample(rng)
 
     def default(self) -> Schedule:
         """Returns a schedule that is good without any measurement, by rules of thumb.
@@ -178,6 +116,8 @@ class Space:
         of two apart fall on the same set; threads share columns, for there are always enough of
         them.
         """
+        if isinstance(self.workload, Conv2d):
+            return conv_default(self.workload, self.target, self.threads)
         rows, wide = self.workload.rows, self.target.registers == 32
         if 0 < rows < 4:
             schedule = Schedule(rows, 8 // rows if wide else 4 // rows, parallel="columns")
@@ -213,13 +153,30 @@ class Space:
         schedule = replace(schedule, vectors=min(schedule.vectors, -(-columns // lanes)))
         if self.words > 16 * schedule.k_block or schedule.k_block >= self.words:
             schedule = replace(schedule, k_block=0)
-        if self.workload.dtype == "int8":
+        if not self._spills_sums:
             schedule = replace(schedule, k_block=0)
         if schedule.rows * schedule.vectors > 20:
             schedule = replace(schedule, unroll=1)
         while self._registers(schedule) >= self.target.registers and schedule.rows > 1:
             schedule = replace(schedule, rows=schedule.rows - 1)
         return schedule
+
+    def _has_twin(self, schedule: Schedule) -> bool:
+        """Whether a smaller register block cuts rows of pixels into the same tiles."""
+        tiles = even_tiles(self.workload.rows, schedule.rows)
+        smaller = (r for r, v in SHAPES if v == schedule.vectors and 4 <= r < schedule.rows)
+        return any(even_tiles(self.workload.rows, rows) == tiles for rows in smaller)
+
+    def _covers(self, schedule: Schedule) -> float:
+        """How many times one block of rows covers them all."""
+        if isinstance(self.workload, Conv2d):
+            return schedule.row_tiles / self.workload.flattened().out_height
+        return schedule.rows * schedule.row_tiles / self.workload.rows
+
+    @property
+    def _spills_sums(self) -> bool:
+        """Whether sums may go back to memory between blocks of k."""
+        return self.workload.dtype != "int8" and not isinstance(self.workload, Conv2d)
 
     def _registers(self, schedule: Schedule) -> int:
         """Registers of the sums, the weights and one spread word, as LLVM will need them."""
@@ -233,3 +190,16 @@ class Space:
     def _splits(self) -> bool:
         native = {"fp32": True, "bf16": "avx512bf16", "int8": "avx512vnni"}[self.workload.dtype]
         return native is not True and native not in self.target.features
+
+
+@functools.lru_cache(maxsize=64)
+def _useful(space: Space) -> tuple[list[tuple[int, int]], dict[str, list[Any]]]:
+    """Shapes and values that can occur in a space at all: drawing from all would mostly fail."""
+    plain = Schedule(row_tiles=1, parallel="rows")
+    shapes = [s for s in SHAPES if space.fits(replace(plain, rows=s[0], vectors=s[1]))]
+    smallest = replace(plain, rows=min(shapes)[0], vectors=min(shapes)[1])
+    choices = {
+        name: [value for value in values if space.fits(replace(smallest, **{name: value}))]
+        for name, values in CHOICES.items()
+    }
+    return shapes, choices

@@ -21,7 +21,8 @@ from llvmlite import ir
 from adlik_kernels.emit import Emitter, Value, kernel_function
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.isa import GROUP, dot_of
-from adlik_kernels.space import Schedule, Space
+from adlik_kernels.schedule import Schedule
+from adlik_kernels.space import Space
 from adlik_kernels.target import Target
 from adlik_kernels.ukernel import Tile, write_tile
 from adlik_kernels.workload import Dense

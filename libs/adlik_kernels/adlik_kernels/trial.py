@@ -7,7 +7,6 @@ schedule, so that whatever else the machine does slows both alike: what counts i
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import struct
 import sys
@@ -20,14 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
+from adlik_kernels.conv import conv2d_kernel, padded_copy
+from adlik_kernels.db import workload_of
 from adlik_kernels.dense import dense_kernel
 from adlik_kernels.errors import KernelError
 from adlik_kernels.isa import GROUP
 from adlik_kernels.operands import address, aligned_empty
 from adlik_kernels.packing import from_bf16, pack_weights, pad_columns, to_bf16
 from adlik_kernels.pool import shared
-from adlik_kernels.space import Schedule, Space
-from adlik_kernels.workload import Dense
+from adlik_kernels.schedule import Schedule
+from adlik_kernels.space import Space
+from adlik_kernels.workload import Conv2d, Dense, Workload, conv2d_reference
 
 ROUNDS = 6
 """Turns of candidate and baseline in one measurement."""
@@ -43,26 +45,32 @@ class Bench:
     Attributes:
         workload: What is computed.
         x: Activations as the kernel reads them.
-        w: Weights before packing.
+        w: Weights before packing, [depth, columns].
         out: Where kernels write.
         want: The result in float64.
+        count: Rows of a product, or pictures.
+        constants: Bias, scales and quantization, which do nothing.
     """
 
-    workload: Dense
+    workload: Workload
     x: NDArray[Any]
     w: NDArray[Any]
     out: NDArray[Any]
     want: NDArray[np.float64]
+    count: int
     constants: tuple[NDArray[Any], ...]
 
     def call(self, schedule: Schedule, threads: int) -> Callable[[], None]:
         """Returns a call of a schedule's kernel on these operands."""
         target, pool = configuration.target(), shared(threads)
         packed = pack_weights(self.w, schedule.vectors * target.lanes, self.workload.dtype)
-        code = dense_kernel(self.workload, schedule, target).address
+        if isinstance(self.workload, Conv2d):
+            code = conv2d_kernel(self.workload, schedule, target).address
+        else:
+            code = dense_kernel(self.workload, schedule, target).address
         bias, scale, quantization = (address(array) for array in self.constants)
         places = (address(self.x), address(packed), address(self.out), bias, 0, scale, quantization)
-        arguments = struct.pack("8q", *places, self.workload.rows)
+        arguments = struct.pack("8q", *places, self.count)
 
         def run(_keep: object = packed) -> None:
             pool.run(code, arguments, threads)
@@ -75,9 +83,23 @@ class Bench:
         return bool(np.abs(self.out - self.want).max() <= 1e-4 * scale)
 
 
-def bench(workload: Dense) -> Bench:
-    """Makes random operands for a workload; its fused end is left out, for it does not choose."""
-    plain = Dense(workload.rows, workload.columns, workload.depth, workload.dtype)
+def bench(workload: Workload) -> Bench:
+    """Makes random operands for a workload."""
+    constants = (
+        pad_columns(0.0, workload.columns),
+        pad_columns(1.0, workload.columns),
+        np.zeros(2, np.float32),
+    )
+    if isinstance(workload, Conv2d):
+        return Bench(workload, *_pictures(workload), 1, constants)
+    return Bench(workload, *_matrices(workload), workload.rows, constants)
+
+
+_Operands = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float64]]
+"""x, w, out and the result that is wanted."""
+
+
+def _matrices(plain: Dense) -> _Operands:
     rng = np.random.default_rng(0)
     x_shape, w_shape = (plain.rows, plain.depth), (plain.depth, plain.columns)
     if plain.dtype == "int8":
@@ -94,13 +116,16 @@ def bench(workload: Dense) -> Bench:
     spare = -plain.depth % GROUP[plain.dtype]
     held = aligned_empty((plain.rows, plain.depth + spare), x.dtype)
     held[:, : plain.depth], held[:, plain.depth :] = x, 0
-    out = aligned_empty((plain.rows, plain.columns), np.float32)
-    constants = (
-        pad_columns(0.0, plain.columns),
-        pad_columns(1.0, plain.columns),
-        np.zeros(2, np.float32),
-    )
-    return Bench(plain, held, w, out, want, constants)
+    return held, w, aligned_empty((plain.rows, plain.columns), np.float32), want
+
+
+def _pictures(plain: Conv2d) -> _Operands:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, plain.height, plain.width, plain.channels), np.float32)
+    w = rng.standard_normal((plain.filters, plain.channels, *plain.kernel), np.float32)
+    want = conv2d_reference(x, w, plain.stride, plain.padding)
+    along_k = np.ascontiguousarray(w.transpose(2, 3, 1, 0).reshape(plain.depth, plain.filters))
+    return padded_copy(x, plain.padding), along_k, aligned_empty(want.shape, np.float32), want
 
 
 def turns(candidate: Callable[[], None], baseline: Callable[[], None], burst: float) -> list[float]:
@@ -141,10 +166,8 @@ class _Child:
         self.bench: Bench | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        workload = Dense(**request["workload"])
-        threads = request["threads"]
-        plain = dataclasses.replace(workload, output="float32", bias=False, residual=False)
-        if self.bench is None or self.bench.workload != dataclasses.replace(plain, activation=""):
+        workload, threads = workload_of(request["workload"]), request["threads"]
+        if self.bench is None or self.bench.workload != workload:
             self.bench = bench(workload)
         schedule = Schedule.from_dict(request["schedule"])
         candidate = self.bench.call(schedule, threads)

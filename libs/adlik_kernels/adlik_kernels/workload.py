@@ -168,10 +168,32 @@ class Conv2d:
         return (self.width + 2 * self.padding[1] - self.kernel[1]) // self.stride[1] + 1
 
     @property
+    def rows(self) -> int:
+        """Pixels that lie one behind the other: the rows of the product that this is."""
+        return self.flattened().out_width
+
+    @property
+    def columns(self) -> int:
+        """Filters: the columns of that product."""
+        return self.filters
+
+    @property
+    def depth(self) -> int:
+        """Numbers of a window: the depth of that product."""
+        return self.kernel[0] * self.kernel[1] * self.channels
+
+    @property
     def operations(self) -> int:
         """Multiplications and additions for one picture."""
-        window = self.kernel[0] * self.kernel[1] * self.channels
-        return 2 * self.out_height * self.out_width * self.filters * window
+        return 2 * self.out_height * self.out_width * self.filters * self.depth
+
+    @property
+    def key(self) -> str:
+        """The name under which its schedules are recorded; fused ends and borders do not matter."""
+        size = f"{self.height}x{self.width}x{self.channels}"
+        window = f"{self.filters}x{self.kernel[0]}x{self.kernel[1]}"
+        steps = f"{self.stride[0]}x{self.stride[1]}x{self.padding[0]}x{self.padding[1]}"
+        return f"conv-{self.dtype}-{size}-{window}-{steps}"
 
     def flattened(self) -> Conv2d:
         """Returns the same computation with all pixels in one row, if it is a plain product."""
@@ -179,6 +201,10 @@ class Conv2d:
         if not plain or any(self.around) or self.out_border or self.residual_border:
             return self
         return replace(self, height=1, width=self.height * self.width)
+
+
+Workload = Dense | Conv2d
+"""What schedules are searched for."""
 
 
 def activate(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, prepare_conv2d
-from adlik_kernels.convtemplate import even_tiles
+from adlik_kernels.convschedule import even_tiles
 from adlik_kernels.workload import activate, conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st

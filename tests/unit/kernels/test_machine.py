@@ -38,7 +38,7 @@ def test_a_level_that_is_not_here_is_refused():
 
 def test_masked_code_has_no_wide_registers():
     import llvmlite.binding as llvm
-    from adlik_kernels.space import Schedule
+    from adlik_kernels.schedule import Schedule
     from adlik_kernels.template import dense_module
     from adlik_kernels.workload import Dense
 

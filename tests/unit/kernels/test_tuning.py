@@ -6,15 +6,17 @@ import sys
 import numpy as np
 import pytest
 from adlik_kernels import InvalidRecord, InvalidSchedule, MeasureFailed, configure, configured
+from adlik_kernels.convtemplate import conv2d_module
 from adlik_kernels.cost import FEATURES, BoostedTrees, CostModel, features
 from adlik_kernels.db import Database, Record, shipped, workload_of
 from adlik_kernels.measure import Measurement, Meter
 from adlik_kernels.registry import choose, database_path
+from adlik_kernels.schedule import Schedule
 from adlik_kernels.search import Annealing, Evolution, Grid, Learned, Policy, Random, tune
-from adlik_kernels.space import Schedule, Space
+from adlik_kernels.space import Space
 from adlik_kernels.target import host
 from adlik_kernels.template import dense_module
-from adlik_kernels.workload import Dense
+from adlik_kernels.workload import Conv2d, Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,6 +58,8 @@ class Table:
         return Measurement(seconds=1.0 + wrong, baseline_seconds=4.0)
 
 
+CONVOLUTION = Conv2d(9, 7, 12, 40, kernel=(3, 3), stride=(2, 1), padding=(1, 1))
+
 shapes = st.builds(
     Dense,
     rows=st.integers(1, 300),
@@ -75,6 +79,29 @@ def test_what_a_space_gives_is_allowed(workload, level, seed):
         assert space.fits(given_one)
     for allowed in (space.default(), space.repaired(Schedule(28, 1, 4, 128))):
         assert space.fault(allowed) == ""
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    channels=st.integers(1, 40),
+    filters=st.integers(1, 80),
+    window=st.sampled_from([1, 3]),
+    seed=st.integers(),
+)
+def test_a_convolutions_space(height, width, channels, filters, window, seed):
+    pad = (window // 2,) * 2
+    workload = Conv2d(height, width, channels, filters, kernel=(window, window), padding=pad)
+    space, rng = Space(workload, host(), 2), random.Random(seed)
+    for schedule in (space.sample(rng), space.default(), space.repaired(Schedule(28, 1, 4, 128))):
+        assert space.fault(schedule) == ""
+        conv2d_module(workload, schedule, host())
+
+
+def test_keys_name_their_workloads():
+    for workload in (WORKLOAD, CONVOLUTION, Dense(1, 2, 3, "int8")):
+        assert workload_of(workload.key) == workload
 
 
 def test_a_grid_is_the_space():
@@ -282,6 +309,20 @@ def test_a_meter_measures(dtype):
         with pytest.raises(MeasureFailed, match="spills"):
             meter.measure(workload, Schedule(60, 2))
         assert meter.measure(workload, Schedule(2, 2)).speed > 0
+
+
+def test_a_meter_measures_convolutions_and_the_registry_uses_them(empty_cache):
+    space, database = Space(CONVOLUTION, host(), 1), Database(database_path())
+    assert choose(CONVOLUTION, host(), 1).origin == "default"
+    with Meter(1, burst=0.001) as meter:
+        result = tune(CONVOLUTION, Random(space), meter, trials=4, database=database)
+    assert not any(trial.fault for trial in result.trials)
+    chosen = choose(CONVOLUTION, host(), 1)
+    assert (chosen.origin, chosen.schedule) == ("record", result.best.schedule)
+    larger = Conv2d(12, 9, 12, 40, kernel=(3, 3), stride=(2, 1), padding=(1, 1))
+    assert choose(larger, host(), 1).origin == "nearest"
+    other = Conv2d(9, 7, 12, 40, kernel=(3, 3), padding=(1, 1))
+    assert choose(other, host(), 1).origin == "default"
 
 
 CHILDREN = {

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from adlik_kernels.cost import CostModel
 from adlik_kernels.db import Record
+from adlik_kernels.schedule import Schedule
 from adlik_kernels.search.plain import ATTEMPTS
-from adlik_kernels.space import Schedule, Space
+from adlik_kernels.space import Space
 
 POOL = 400
 """Schedules that the model judges for each that is measured."""

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from adlik_kernels.cost import FEATURES, CostModel, features
 from adlik_kernels.db import Record
+from adlik_kernels.schedule import Schedule
 from adlik_kernels.search.plain import ATTEMPTS
-from adlik_kernels.space import Schedule, Space
+from adlik_kernels.space import Space
 
 EDITS = 48
 """Neighbours that the policy chooses among."""

@@ -11,8 +11,8 @@ from adlik_kernels import configuration
 from adlik_kernels.db import Database, Record
 from adlik_kernels.errors import MeasureFailed
 from adlik_kernels.measure import Measurement
-from adlik_kernels.space import Schedule
-from adlik_kernels.workload import Dense
+from adlik_kernels.schedule import Schedule
+from adlik_kernels.workload import Workload
 
 
 class Agent(Protocol):
@@ -32,7 +32,7 @@ class Measures(Protocol):
     def threads(self) -> int:
         """Threads that share a call."""
 
-    def measure(self, workload: Dense, schedule: Schedule) -> Measurement:
+    def measure(self, workload: Workload, schedule: Schedule) -> Measurement:
         """Measures one schedule; see `Meter.measure`."""
 
 
@@ -72,7 +72,7 @@ class TuneResult:
 
 
 def tune(
-    workload: Dense,
+    workload: Workload,
     agent: Agent,
     meter: Measures,
     *,
@@ -129,7 +129,7 @@ def tune(
     return TuneResult(done, time.monotonic() - start)
 
 
-def _try(workload: Dense, schedule: Schedule, meter: Measures) -> Trial:
+def _try(workload: Workload, schedule: Schedule, meter: Measures) -> Trial:
     try:
         found = meter.measure(workload, schedule)
     except MeasureFailed as error:
@@ -144,7 +144,7 @@ def _stalled(done: Sequence[Trial], patience: int) -> bool:
     return all(trial.speed <= before for trial in done[-patience:])
 
 
-def _earlier(workload: Dense, threads: int, database: Database | None) -> list[Trial]:
+def _earlier(workload: Workload, threads: int, database: Database | None) -> list[Trial]:
     if database is None:
         return []
     target = configuration.target().key
@@ -155,7 +155,7 @@ def _earlier(workload: Dense, threads: int, database: Database | None) -> list[T
     ]
 
 
-def _record(workload: Dense, threads: int, trial: Trial) -> Record:
+def _record(workload: Workload, threads: int, trial: Trial) -> Record:
     return Record(
         workload=workload.key,
         target=configuration.target().key,

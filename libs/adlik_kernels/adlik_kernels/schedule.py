@@ -1,0 +1,77 @@
+"""One way to compute a product, and the values that its fields may take."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from adlik_kernels.errors import InvalidSchedule
+
+SHAPES = (
+    *((14, 2), (13, 2), (12, 2), (10, 2), (8, 2), (7, 2), (6, 2), (4, 2), (2, 2), (1, 2)),
+    *((28, 1), (24, 1), (14, 1), (12, 1), (8, 1), (4, 1), (1, 1)),
+    *((9, 3), (8, 3), (7, 3), (6, 3), (4, 3), (3, 3), (2, 3), (1, 3)),
+    *((7, 4), (6, 4), (5, 4), (4, 4), (3, 4), (2, 4), (1, 4)),
+    *((5, 5), (4, 6), (3, 6), (2, 6), (1, 6), (3, 8), (2, 8), (1, 8)),
+)
+"""Register blocks worth trying: rows of x, vectors of w."""
+
+PAGE, WAYS = 4096, 8
+"""Rows this many bytes apart share a set of the first cache, which holds so many of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One way to compute a dense product.
+
+    Attributes:
+        rows: Rows of the result that a micro-kernel keeps in registers.
+        vectors: Vectors of columns that it keeps in registers.
+        unroll: Steps of k written out in its loop.
+        k_block: Words along k after which sums go back to memory; 0 for never.
+        row_tiles: Tiles of rows in one block of rows.
+        parallel: What is shared out among threads: "rows", "columns" or "blocks" (both).
+        order: The outer loop: over "columns" (w stays in cache) or over "rows" (x stays).
+        prefetch: Steps by which packed w is fetched ahead; 0 for never.
+    """
+
+    rows: int = 14
+    vectors: int = 2
+    unroll: int = 1
+    k_block: int = 0
+    row_tiles: int = 8
+    parallel: str = "rows"
+    order: str = "columns"
+    prefetch: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the schedule as plain values, for records."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Schedule:
+        """Reads a schedule from a record.
+
+        Raises:
+            InvalidSchedule: A field is missing, unknown or of the wrong type.
+        """
+        kinds = {field.name: str if field.type == "str" else int for field in fields(cls)}
+        if set(values) != set(kinds):
+            raise InvalidSchedule(
+                f"A schedule has the fields {sorted(kinds)}, not {sorted(values)}."
+            )
+        wrong = [name for name, kind in kinds.items() if type(values[name]) is not kind]
+        if wrong:
+            raise InvalidSchedule(f"The fields {wrong} of a schedule have the wrong type.")
+        return cls(**values)
+
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "unroll": (1, 2, 4),
+    "k_block": (0, 128, 256, 384, 512, 1024),
+    "row_tiles": (1, 2, 4, 8, 16, 64),
+    "parallel": ("rows", "columns", "blocks"),
+    "order": ("columns", "rows"),
+    "prefetch": (0, 8),
+}
+"""Values of the fields that are chosen one by one; `SHAPES` holds the pairs of rows and vectors."""
