@@ -31,11 +31,11 @@ from adlik_kernels.schedule import Schedule
 from adlik_kernels.space import Space
 from adlik_kernels.workload import Conv2d, Dense, Workload, conv2d_reference
 
-ROUNDS = 6
-"""Turns of candidate and baseline in one measurement."""
+CALM, ROUNDS = 4, 30
+"""A candidate this many times slower than the baseline after a few turns is measured no longer."""
 
 HOPELESS = 2.0
-"""A candidate this many times slower than the baseline after a turn gets no further one."""
+"""A candidate this many times slower than the baseline is measured no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,12 @@ def turns(candidate: Callable[[], None], baseline: Callable[[], None], burst: fl
     Returns:
         Seconds of the candidate and of the baseline.
     """
-    best = [float("inf"), float("inf")]
-    for _ in range(ROUNDS):
-        best = [min(best[0], best_of(candidate, burst)), min(best[1], best_of(baseline, burst))]
-        if best[0] > HOPELESS * best[1]:
+    best, calm, rounds = [float("inf"), float("inf")], 0, 0
+    while calm < CALM and rounds < ROUNDS:
+        found = [min(best[0], best_of(candidate, burst)), min(best[1], best_of(baseline, burst))]
+        settled = all(new > 0.99 * old for new, old in zip(found, best, strict=True))
+        calm, best, rounds = (calm + 1 if settled else 0), found, rounds + 1
+        if rounds >= CALM and best[0] > HOPELESS * best[1]:
             break
     return best
 
