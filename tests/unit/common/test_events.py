@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 TYPES = [GetMessageClass(d) for d in events_pb2.DESCRIPTOR.message_types_by_name.values()]
 # Few values, so that equal facts are drawn often.
-WORDS = st.sampled_from(["a", "b", "a.b"])
-NUMBERS = st.integers(1, 2)
+NAMES = st.sampled_from(["a", "a1", "a.b"])
+WORDS = st.sampled_from(["", "a", "b", "ab"])
+NUMBERS = st.sampled_from([1, 2, 11])
 
 
 @st.composite
 def facts(draw):
     """Draws (what happened to what, an event that says so)."""
     cls = draw(st.sampled_from(TYPES))
-    name, version = draw(WORDS), draw(NUMBERS)
+    name, version = draw(NAMES), draw(NUMBERS)
     event, one, other, number = cls(), draw(WORDS), draw(WORDS), draw(NUMBERS)
     fields = cls.DESCRIPTOR.fields_by_name
     fact = [cls.__name__, name]
@@ -85,3 +86,13 @@ def test_unknown_types_and_broken_bytes_raise_what_the_bus_expects():
         events.parse("adlik.events.v1.ModelEaten", b"")
     with pytest.raises(DecodeError):
         events.parse("adlik.events.v1.ModelPushed", b"\xff")
+
+
+def test_where_one_word_ends_and_the_next_begins_is_part_of_the_fact():
+    ids = set()
+    for stage, subject in (("ab", "c"), ("a", "bc"), ("abc", ""), ("", "abc")):
+        event = events_pb2.StageFinished()
+        event.pushed.name, event.pushed.version = "m", 1
+        event.finished.stage, event.finished.subject = stage, subject
+        ids.add(events.event_id(event))
+    assert len(ids) == 4

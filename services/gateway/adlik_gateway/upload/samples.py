@@ -60,12 +60,12 @@ def check_samples(path: Path, inputs: Sequence[TensorSpec], *, max_bytes: int) -
 def _read(name: str, file: IO[bytes], size: int) -> np.ndarray:
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = header(file)
+    shape, _, dtype = header(file)  # no check depends on the order in memory
     size_bytes = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or not shape or min(shape) < 0 or size_bytes > size:
         raise InvalidSamples(f"The array '{name}' has dtype {dtype} and shape {list(shape)}.")
     data = np.frombuffer(file.read(size_bytes), dtype)
-    return data.reshape(shape, order="F" if fortran else "C")
+    return data.reshape(shape)
 
 
 def _check(name: str, array: np.ndarray, specs: dict[str, TensorSpec]) -> None:
