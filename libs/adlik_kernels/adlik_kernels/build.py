@@ -27,6 +27,7 @@ _GENERATORS = (
     *("emit.py", "isa.py", "vectormath.py", "ukernel.py", "template.py", "pool.py"),
     *("schedule.py", "convschedule.py"),
     *("workload.py", "convtemplate.py", "plantemplates.py", "depthwise.py", "roofline.py"),
+    "rounding.py",
     "build.py",
 )
 

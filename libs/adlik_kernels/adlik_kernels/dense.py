@@ -17,6 +17,7 @@ from adlik_kernels.operands import address, check, check_output
 from adlik_kernels.packing import pack_weights, pad_columns, to_bf16
 from adlik_kernels.pool import shared
 from adlik_kernels.registry import choose
+from adlik_kernels.rounding import round_to_bf16
 from adlik_kernels.schedule import Schedule
 from adlik_kernels.target import Target
 from adlik_kernels.template import dense_module
@@ -152,7 +153,7 @@ class PreparedDense:
     def _words_of(self, x: NDArray[Any]) -> NDArray[Any]:
         """X as the kernel reads it: bfloat16 bits where asked for, rows of whole 32-bit words."""
         if self.workload.dtype == "bf16":
-            x = to_bf16(x)
+            x = round_to_bf16(x)
         group = 4 // x.dtype.itemsize
         spare = -self.workload.depth % group
         return np.pad(x, ((0, 0), (0, spare))) if spare else x

@@ -5,6 +5,8 @@ import mmap
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, configure, dense, prepare_dense
+from adlik_kernels.packing import to_bf16
+from adlik_kernels.rounding import round_to_bf16
 from adlik_kernels.workload import ACTIVATION_NAMES, dense_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +113,15 @@ def test_bf16_levels(level):
     rng = np.random.default_rng(3)
     x, w = draw(rng, 20, 64), draw(rng, 64, 40)
     close(prepare_dense(w, dtype="bf16")(x), dense_reference(bf16(x), bf16(w)), 64)
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+@pytest.mark.parametrize("count", [1, 15, 16, 300_001])
+def test_rounding_to_bf16_is_that_of_packing(level, count):
+    bits = np.random.default_rng(count).integers(0, 2**32, count, dtype=np.uint32)
+    bits[: min(count, 4)] = [0x7F800000, 0x7F800001, 0xFFC00000, 0x7F7FFFFF][:count]
+    x = bits.view(np.float32)
+    np.testing.assert_array_equal(round_to_bf16(x), to_bf16(x))
 
 
 def bf16(x):
