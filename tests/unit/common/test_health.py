@@ -29,9 +29,9 @@ async def test_one_that_is_not_ready_is_alive_and_says_why():
 
 
 async def test_metrics_are_in_the_form_of_prometheus():
-    Counter("adlik_test_probes", "Counts what this test counted.").inc(3)
+    Counter("test_probes", "Counts what this test counted.").inc(3)
     *_, metrics = await answers("")
-    assert "adlik_test_probes_total 3.0" in metrics.text
+    assert "test_probes_total 3.0" in metrics.text
     assert metrics.headers["content-type"].startswith("text/plain")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from adlik_common import names, spans, telemetry
@@ -56,7 +55,11 @@ class Projector:
                     new.traceparent = telemetry.inject()
                 return new
 
-            standing = await self._state.releases.modify(names.token(event.pushed.name), change)
+            key = names.token(event.pushed.name)
+            standing = await self._state.releases.modify(key, change)
+            if await self._state.models.get(names.version_key(*version_of(event))) is None:
+                await self._state.releases.delete(key)  # the model was deleted meanwhile
+                return []
             if standing is None or _served(standing) != _served(event):
                 span.set_attribute(spans.REASON, "what is served stays")
                 return []
@@ -69,7 +72,6 @@ class Projector:
 
     async def announce_forgotten(self) -> None:
         """Publishes pushes again whose gateway stopped between storing and announcing them."""
-        await asyncio.sleep(0)
         for record in (await self._state.models.entries()).values():
             if not (record.finished or record.failures):
                 await self._bus.publish(

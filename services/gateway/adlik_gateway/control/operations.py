@@ -56,10 +56,11 @@ class Control:
             return head
 
         await self._context.state.heads.modify(key, forget)
-        await self._context.state.releases.delete(key)
         numbers = [record.pushed.version for record in model.versions]
         for number in numbers:
             await self._context.state.models.delete(names.version_key(name, number))
+        # After the records: a release that is being decided looks for its record once written.
+        await self._context.state.releases.delete(key)
         await self._context.bus.publish(events_pb2.ModelDeleted(name=name, versions=numbers))
 
     async def release(self, name: str, version: int, variant: str) -> model_pb2.Release:
