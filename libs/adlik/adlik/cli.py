@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
 
 import typer
@@ -21,10 +22,20 @@ for command in (
     models.trace, models.release, models.rollback, models.delete, models.status,
 ):  # fmt: skip
     app.command()(command)
-for point in sorted(entry_points(group="adlik.commands"), key=lambda p: p.name):
-    app.command(point.name, rich_help_panel="Offline, on files")(options.said(point.load()))
+
+
+def add_offline_commands(wanted: set[str]) -> None:
+    """Adds the commands of installed services: those wanted, or all where none is named.
+
+    Loading one takes longer than the rest of a call, so it is done only where it is used or listed.
+    """
+    for point in sorted(entry_points(group="adlik.commands"), key=lambda p: p.name):
+        if point.name in wanted or not wanted - {"--help"}:
+            command = options.said(point.load())
+            app.command(point.name, rich_help_panel="Offline, on files")(command)
 
 
 def main() -> None:
     """Runs the command line."""
+    add_offline_commands(set(sys.argv[1:2]))
     app()
