@@ -20,7 +20,7 @@ PROTOS = sorted(
 
 
 def generate() -> list[Path]:
-    """Writes `*_pb2.py`, `*_pb2.pyi` and `*_pb2_grpc.py` under `adlik_proto/` and returns the paths."""
+    """Writes modules, stubs and services under `adlik_proto/` and returns their paths."""
     # protoc finds its mypy plugin by PATH, where an unactivated environment is not.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # noqa: TID251
     environment = {**os.environ, "PATH": path}  # noqa: TID251
