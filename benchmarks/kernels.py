@@ -295,6 +295,46 @@ def openvino_conv(x, w, stride, padding, threads: int) -> dict[str, Callable[[],
     return {"openvino, with reorder": lambda _keep=rows: request.infer()}
 
 
+def conv_int8_cases(_threads: int) -> Iterator[Case]:
+    import numpy as np
+    from adlik_kernels import Quantization, prepare_conv2d_int8
+
+    rng = np.random.default_rng(0)
+    for size, channels, filters, window, stride in CONVOLUTIONS[1:]:
+        steps, border = (stride, stride), (window // 2, window // 2)
+        x = rng.integers(0, 256, (1, size, size, channels)).astype(np.uint8)
+        w = rng.integers(-127, 128, (filters, channels, window, window)).astype(np.int8)
+        bias = rng.standard_normal(filters).astype(np.float32)
+        scale = rng.uniform(0.001, 0.01, filters).astype(np.float32)
+        levels = Quantization(0.02, 0, scale, out_scale=20.0)
+        layer = prepare_conv2d_int8(
+            w, (size, size), levels, bias, "relu", stride=steps, padding=border
+        )
+        out = layer(x)
+        calls = {
+            "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
+            **torch_conv_int8(x, w, levels, bias, (steps, border)),
+        }
+        name = f"{size},{channels},{filters},{window}/{stride}"
+        yield Case(name, float(layer.workload.operations), "int8", calls)
+
+
+def torch_conv_int8(x, w, quantization, bias, sides) -> dict[str, Callable[[], object]]:
+    try:
+        import torch
+    except ImportError:
+        return {}
+    ops, (stride, padding) = torch.ops.onednn, (list(side) for side in sides)
+    planes = torch.from_numpy(x).permute(0, 3, 1, 2)
+    scale, shift = torch.from_numpy(quantization.w_scale), torch.from_numpy(bias)
+    zeros = torch.zeros(w.shape[0], dtype=torch.int64)
+    shape = (stride, padding, [1, 1], 1)
+    packed = ops.qconv_prepack(torch.from_numpy(w), scale, 0.02, 0, *shape, list(planes.shape))
+    left = (0.02, 0, packed, scale, zeros, shift, *shape)
+    right = (quantization.out_scale, 0, torch.uint8, "relu", [], "")
+    return {"onednn": lambda: ops.qconv_pointwise(planes, *left, *right)}
+
+
 def image_cases(threads: int) -> Iterator[Case]:
     import numpy as np
     from adlik_kernels import ImageInput
@@ -686,6 +726,7 @@ GROUPS = {
     "int8": int8_cases,
     "bf16": bf16_cases,
     "conv": conv_cases,
+    "conv-int8": conv_int8_cases,
     "images": image_cases,
     "boxes": box_cases,
 }

@@ -12,14 +12,14 @@ from __future__ import annotations
 from adlik_kernels.batches import gather, scatter
 from adlik_kernels.boxes import Detections, detect, suppress
 from adlik_kernels.configuration import Configuration, configure, configured
-from adlik_kernels.conv import PreparedConv2d, prepare_conv2d
+from adlik_kernels.conv import PreparedConv2d, prepare_conv2d, prepare_conv2d_int8
 from adlik_kernels.dense import (
     PreparedDense,
-    Quantization,
     dense,
     prepare_dense,
     prepare_dense_int8,
 )
+from adlik_kernels.ends import Quantization
 from adlik_kernels.errors import (
     BuildFailed,
     InvalidOperand,
@@ -58,6 +58,7 @@ __all__ = [
     "gather",
     "load_plan",
     "prepare_conv2d",
+    "prepare_conv2d_int8",
     "prepare_dense",
     "prepare_dense_int8",
     "scatter",

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from adlik_kernels import configuration
 from adlik_kernels.build import Loaded, load
 from adlik_kernels.convtemplate import conv2d_module
+from adlik_kernels.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operands import address, aligned_empty, check, check_output
-from adlik_kernels.packing import pack_weights, pad_columns
+from adlik_kernels.packing import pack_weights
 from adlik_kernels.pool import shared
 from adlik_kernels.registry import choose
 from adlik_kernels.schedule import Schedule
@@ -26,44 +27,47 @@ _pack_words = struct.Struct("8q").pack
 class PreparedConv2d:
     """activation(conv(x, w) + bias + residual) for weights that stay and pictures of one size.
 
-    Made by `prepare_conv2d`; callable from any thread. A call never compiles.
+    Made by `prepare_conv2d` and `prepare_conv2d_int8`; callable from any thread. A call never
+    compiles.
 
     Attributes:
         workload: What is computed.
     """
 
     def __init__(
-        self, workload: Conv2d, w: NDArray[np.float32], bias: NDArray[np.float32] | None
+        self, workload: Conv2d, w: NDArray[Any], constants: Constants, border: int = 0
     ) -> None:
-        self.workload = workload
+        self.workload, self._border, self._constants = workload, border, constants
+        self._x_dtype = np.dtype("uint8" if workload.dtype == "int8" else "float32")
+        self._out_dtype = np.dtype(workload.output)
         self._target, self._threads = configuration.target(), configuration.threads()
         schedule = choose(workload, self._target, self._threads).schedule
         self._code = conv2d_kernel(workload, schedule, self._target).address
-        self._w = pack_filters(w, schedule.vectors * self._target.lanes)
-        self._bias = pad_columns(0.0 if bias is None else bias, workload.filters)
+        self._w = pack_weights(w, schedule.vectors * self._target.lanes, workload.dtype)
 
     def __call__(
         self,
-        x: NDArray[np.float32],
+        x: NDArray[Any],
         *,
         residual: NDArray[np.float32] | None = None,
-        out: NDArray[np.float32] | None = None,
-    ) -> NDArray[np.float32]:
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Computes the convolution.
 
         Args:
-            x: float32 [batch, height, width, channels], contiguous, without padding.
+            x: [batch, height, width, channels], contiguous, without padding; float32, or uint8 for
+                int8 filters.
             residual: float32, shaped like the result; given if and only if it was prepared for.
             out: Where to write; it must not share memory with x or residual.
 
         Returns:
-            float32 [batch, rows, columns, filters].
+            [batch, rows, columns, filters], float32 or, if requantized, uint8.
 
         Raises:
             InvalidOperand: An array does not fit; nothing was written.
         """
         workload = self.workload
-        x = check("x", x, np.float32, (None, workload.height, workload.width, workload.channels))
+        x = check("x", x, self._x_dtype, (None, workload.height, workload.width, workload.channels))
         shape = (x.shape[0], workload.out_height, workload.out_width, workload.filters)
         if workload.residual != (residual is not None):
             wanted = "needs a" if workload.residual else "was prepared without a"
@@ -71,18 +75,21 @@ class PreparedConv2d:
         if residual is not None:
             residual = check("residual", residual, np.float32, shape)
         if out is None:
-            out = np.empty(shape, np.float32)
+            out = np.empty(shape, self._out_dtype)
         else:
-            out = check_output(out, np.float32, shape, (("x", x), ("residual", residual)))
-        padded = padded_copy(x, workload.padding) if any(workload.padding) else x
+            out = check_output(out, self._out_dtype, shape, (("x", x), ("residual", residual)))
+        padded = x
+        if any(workload.padding):
+            padded = padded_copy(x, workload.padding, self._border)
+        bias, scale, levels = (address(array) for array in self._constants)
         words = _pack_words(
             address(padded),
             address(self._w),
             address(out),
-            address(self._bias),
+            bias,
             0 if residual is None else address(residual),
-            0,
-            0,
+            scale,
+            levels,
             x.shape[0],
         )
         shared(self._threads).run(self._code, words, self._threads)
@@ -130,7 +137,63 @@ def prepare_conv2d(
         residual=residual,
         activation=activation or "",
     )
-    return PreparedConv2d(workload, w, bias)
+    return PreparedConv2d(workload, along_k(w), float_constants(bias, filters))
+
+
+def prepare_conv2d_int8(
+    w: NDArray[np.int8],
+    size: tuple[int, int],
+    quantization: Quantization,
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+) -> PreparedConv2d:
+    """Packs quantized filters: uint8 pictures, exact 32-bit sums, the scales fused into the end.
+
+    Args:
+        w: int8 [filters, channels, rows, columns], contiguous; channels fill whole 32-bit words.
+        Copied.
+        size: Height and width of the pictures.
+        quantization: How levels stand for real numbers, and whether the result is requantized.
+        bias: float32 [filters], in real numbers.
+        activation: One of `workload.ACTIVATION_NAMES`, or None.
+        stride: Steps of the window, down and across.
+        padding: Rows and columns on each side that stand for 0.
+
+    Raises:
+        InvalidOperand: An array, a scale or the number of channels does not fit.
+    """
+    w = check("w", w, np.int8, (None, None, None, None))
+    filters, channels, rows, columns = w.shape
+    if bias is not None:
+        bias = check("bias", bias, np.float32, (filters,))
+    workload = Conv2d(
+        height=size[0],
+        width=size[1],
+        channels=channels,
+        filters=filters,
+        kernel=(rows, columns),
+        stride=stride,
+        padding=padding,
+        dtype="int8",
+        output="uint8" if quantization.out_scale else "float32",
+        bias=True,
+        activation=activation or "",
+    )
+    turned = along_k(w)
+    constants = int8_constants(quantization, turned, bias)
+    return PreparedConv2d(workload, turned, constants, quantization.x_zero)
+
+
+def along_k(w: NDArray[Any]) -> NDArray[Any]:
+    """Returns filters as the matrix of the product they are: rows, columns, channels along k.
+
+    Args:
+        w: [filters, channels, rows, columns].
+    """
+    return np.ascontiguousarray(w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]))
 
 
 def pack_filters(w: NDArray[np.float32], width: int) -> NDArray[np.uint32]:
@@ -140,17 +203,16 @@ def pack_filters(w: NDArray[np.float32], width: int) -> NDArray[np.uint32]:
         w: float32 [filters, channels, rows, columns].
         width: Filters of one panel.
     """
-    along_k = w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0])
-    return pack_weights(np.ascontiguousarray(along_k), width, "fp32")
+    return pack_weights(along_k(w), width, "fp32")
 
 
-def padded_copy(x: NDArray[Any], padding: tuple[int, int]) -> NDArray[Any]:
-    """Returns pictures with zero rows and columns around them."""
+def padded_copy(x: NDArray[Any], padding: tuple[int, int], border: int = 0) -> NDArray[Any]:
+    """Returns pictures with rows and columns of a value around them."""
     batch, height, width, channels = x.shape
     down, across = padding
     padded = aligned_empty((batch, height + 2 * down, width + 2 * across, channels), x.dtype)
-    padded[:, :down], padded[:, down + height :] = 0, 0
-    padded[:, :, :across], padded[:, :, across + width :] = 0, 0
+    padded[:, :down], padded[:, down + height :] = border, border
+    padded[:, :, :across], padded[:, :, across + width :] = border, border
     padded[:, down : down + height, across : across + width] = x
     return padded
 

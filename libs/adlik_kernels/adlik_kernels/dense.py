@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from adlik_kernels import configuration
 from adlik_kernels.build import Loaded, load
+from adlik_kernels.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operands import address, check, check_output
-from adlik_kernels.packing import pack_weights, pad_columns, to_bf16
+from adlik_kernels.packing import pack_weights, to_bf16
 from adlik_kernels.pool import shared
 from adlik_kernels.registry import choose
 from adlik_kernels.rounding import round_to_bf16
@@ -30,25 +31,6 @@ FEW_ROWS = 8
 """Below this many rows, a kernel with fewer rows and more columns in a tile is used."""
 
 _pack_words = struct.Struct("8q").pack
-
-
-@dataclass(frozen=True, slots=True)
-class Quantization:
-    """How an int8 product's numbers stand for real ones: real = scale * (level - zero).
-
-    Attributes:
-        x_scale: Scale of x.
-        x_zero: Level of x that stands for 0.
-        w_scale: Scale of w, one value or one a column; its zero is 0.
-        out_scale: Scale of a uint8 result; 0 for a float32 result.
-        out_zero: Level of the result that stands for 0.
-    """
-
-    x_scale: float
-    x_zero: int
-    w_scale: float | NDArray[np.float32]
-    out_scale: float = 0.0
-    out_zero: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +53,7 @@ class PreparedDense:
         self,
         workload: Dense,
         w: NDArray[Any],
-        constants: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+        constants: Constants,
         rows: Iterable[int],
         *,
         at_once: bool = True,
@@ -225,7 +207,7 @@ def dense(
     )
     if bias is not None:
         bias = check("bias", bias, np.float32, (w.shape[1],))
-    prepared = PreparedDense(workload, w, _constants(bias, w.shape[1]), (), at_once=False)
+    prepared = PreparedDense(workload, w, float_constants(bias, w.shape[1]), (), at_once=False)
     return prepared(x, residual=residual, out=out)
 
 
@@ -270,7 +252,7 @@ def prepare_dense(
         activation=activation or "",
     )
     kept = to_bf16(w) if dtype == "bf16" else w.copy()
-    return PreparedDense(workload, kept, _constants(bias, columns), rows)
+    return PreparedDense(workload, kept, float_constants(bias, columns), rows)
 
 
 def prepare_dense_int8(
@@ -297,10 +279,6 @@ def prepare_dense_int8(
     depth, columns = w.shape
     if bias is not None:
         bias = check("bias", bias, np.float32, (columns,))
-    scale = _column_scales(quantization, columns)
-    # sum((x - zero) w) = sum(x w) - zero sum(w): the second part is known now and joins the bias.
-    shift = -quantization.x_zero * w.sum(axis=0, dtype=np.int64) * scale.astype(np.float64)
-    total = (shift if bias is None else shift + bias).astype(np.float32)
     workload = Dense(
         rows=0,
         columns=columns,
@@ -310,28 +288,5 @@ def prepare_dense_int8(
         bias=True,
         activation=activation or "",
     )
-    inverse = 1.0 / quantization.out_scale if quantization.out_scale else 0.0
-    levels = np.array([inverse, quantization.out_zero], np.float32)
-    constants = (pad_columns(total, columns), pad_columns(scale, columns), levels)
+    constants = int8_constants(quantization, w, bias)
     return PreparedDense(workload, w.copy(), constants, rows)
-
-
-def _constants(
-    bias: NDArray[np.float32] | None, columns: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Bias, scales and quantization of a float product: the last two are never read."""
-    nothing = np.zeros(2, np.float32)
-    return pad_columns(0.0 if bias is None else bias, columns), nothing, nothing
-
-
-def _column_scales(quantization: Quantization, columns: int) -> NDArray[np.float32]:
-    w_scale = quantization.w_scale
-    if isinstance(w_scale, np.ndarray):
-        w_scale = check("w_scale", w_scale, np.float32, (columns,))
-    scale = np.full(columns, quantization.x_scale * np.asarray(w_scale), np.float32)
-    levels = range(256)
-    if quantization.x_zero not in levels or quantization.out_zero not in levels:
-        raise InvalidOperand("The zero of a uint8 quantization is a level from 0 to 255.")
-    if not np.all(np.isfinite(scale)) or np.any(scale <= 0) or quantization.out_scale < 0:
-        raise InvalidOperand("The scales of a quantization are finite numbers above 0.")
-    return scale

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, prepare_conv2d
+from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8
 from adlik_kernels.convschedule import even_tiles
 from adlik_kernels.workload import activate, conv2d_reference
 from hypothesis import given, settings
@@ -51,6 +51,35 @@ def test_fused_ends_at_all_levels(level, kernel, stride, padding):
     )
     want = activate("silu", real + residual)
     np.testing.assert_allclose(layer(x, residual=residual), want, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+@pytest.mark.parametrize(("window", "stride", "padding"), [(1, 1, 0), (3, 1, 1), (3, 2, 1)])
+def test_int8_convolutions(level, window, stride, padding):
+    rng = np.random.default_rng(4)
+    x = rng.integers(0, 256, (2, 11, 9, 8)).astype(np.uint8)
+    w = rng.integers(-127, 128, (21, 8, window, window)).astype(np.int8)
+    bias, scale = rng.standard_normal(21).astype("f4"), rng.uniform(0.001, 0.01, 21).astype("f4")
+    steps, border = (stride, stride), (padding, padding)
+    sums = conv2d_reference(x.astype(np.int64) - 100, w, steps, border)
+    real = np.maximum(sums * (0.02 * scale.astype(float)) + bias, 0)
+    sides = {"stride": steps, "padding": border}
+    plain = Quantization(0.02, 100, scale)
+    got = prepare_conv2d_int8(w, (11, 9), plain, bias, "relu", **sides)(x)
+    np.testing.assert_allclose(got, real, rtol=1e-5, atol=1e-4)
+    step = float(real.max() / 200)
+    levels = Quantization(0.02, 100, scale, out_scale=step, out_zero=7)
+    got = prepare_conv2d_int8(w, (11, 9), levels, bias, "relu", **sides)(x)
+    difference = np.abs(got.astype(int) - np.clip(np.rint(real / step) + 7, 0, 255))
+    assert got.dtype == np.uint8
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+def test_int8_channels_fill_words():
+    w = np.ones((4, 3, 1, 1), np.int8)
+    with pytest.raises(InvalidOperand, match="multiple of 4"):
+        prepare_conv2d_int8(w, (5, 5), Quantization(1.0, 0, 1.0))
 
 
 @given(width=st.integers(1, 300), most=st.integers(1, 28))
