@@ -92,7 +92,8 @@ class PreparedConv2d:
             levels,
             x.shape[0],
         )
-        shared(self._threads).run(self._code, words, self._threads)
+        pool = shared(self._threads)
+        pool.run(self._code, words, pool.chunks)
         return out
 
 

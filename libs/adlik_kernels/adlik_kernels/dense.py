@@ -130,7 +130,8 @@ class PreparedDense:
             rows,
         )
         share = rows * self._work_per_row >= WORTH_SHARING
-        shared(self._threads).run(kernel.address, arguments, self._threads if share else 1)
+        pool = shared(self._threads)
+        pool.run(kernel.address, arguments, pool.chunks if share else 1)
 
     def _words_of(self, x: NDArray[Any]) -> NDArray[Any]:
         """X as the kernel reads it: bfloat16 bits where asked for, rows of whole 32-bit words."""

@@ -255,7 +255,7 @@ class Plan:
         places, total = self.arena(batch)
         memory = aligned_empty(total, np.float32)
         memory[...] = 0  # borders stay zero for ever: nobody writes there
-        base = address(memory)
+        base, chunks = address(memory), shared(self._threads).chunks
         arguments = np.zeros((len(steps), 8), np.int64)
         operations = np.zeros((len(steps), 3), np.int64)
         for number, step in enumerate(steps):
@@ -264,7 +264,7 @@ class Plan:
             for place, weights in step.fixed.items():
                 arguments[number, place] = address(weights)
             arguments[number, step.batch_place] = batch
-            share = self._threads if batch * step.work >= step.threshold else 1
+            share = chunks if batch * step.work >= step.threshold else 1
             operations[number] = (step.kernel.address, address(arguments[number]), share)
         source, result = (
             memory[start : start + batch * int(np.prod(shape))].reshape(batch, *shape)

@@ -56,6 +56,10 @@ _EVERY = 0x7FFFFFFF
 _SYSCALLS = {"x86_64": {"futex": 202, "yield": 24}, "aarch64": {"futex": 98, "yield": 124}}
 
 
+PIECES = 2
+"""Chunks of a shared call for each thread: a worker that comes late still finds some."""
+
+
 class Pool:
     """Threads that share kernels' chunks.
 
@@ -79,6 +83,11 @@ class Pool:
         ]
         for worker in self._workers:
             worker.start()
+
+    @property
+    def chunks(self) -> int:
+        """Pieces to cut a call into that is worth sharing."""
+        return PIECES * self.threads if self.threads > 1 else 1
 
     def run(self, kernel: int, arguments: bytes, chunks: int) -> None:
         """Runs one kernel, its chunks shared; the interpreter's lock is free meanwhile.

@@ -73,7 +73,7 @@ class Bench:
         arguments = struct.pack("8q", *places, self.count)
 
         def run(_keep: object = packed) -> None:
-            pool.run(code, arguments, threads)
+            pool.run(code, arguments, pool.chunks)
 
         return run
 
