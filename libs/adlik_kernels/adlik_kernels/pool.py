@@ -26,7 +26,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from adlik_kernels.build import load
-from adlik_kernels.emit import I64, KERNEL_TYPE, POINTER, VOID, Emitter, Value
+from adlik_kernels.emit import I32, I64, KERNEL_TYPE, POINTER, VOID, Emitter, Value
 from adlik_kernels.target import host
 
 # Offsets into the state of a pool, in bytes; each word that several threads write has cache lines
@@ -36,7 +36,11 @@ GENERATION, GATE, NEXT, KERNEL, CHUNKS, ARGUMENTS, BUSY, SLEEPERS, STOP = (
     *(384, 392, 400),
     *(512, 640, 768),
 )
-_STATE_BYTES = 1024
+AVOIDED, PLACED, THREADS, ALLOWED, MASK = 896, 1024, 1032, 2048, 2176
+_STATE_BYTES = 2304
+_CPU_WORDS, _MOST_PLACED = 16, 100
+"""Words of a set of cores, and workers whose cores are chosen."""
+
 _OPEN = 1 << 62
 _SPINS = 500
 """Looks at the generation before the worker begins to offer its core between looks."""
@@ -53,7 +57,10 @@ _PATIENCE = 20000
 _FUTEX_WAIT_PRIVATE, _FUTEX_WAKE_PRIVATE = 128, 129
 _EVERY = 0x7FFFFFFF
 
-_SYSCALLS = {"x86_64": {"futex": 202, "yield": 24}, "aarch64": {"futex": 98, "yield": 124}}
+_SYSCALLS = {
+    "x86_64": {"futex": 202, "yield": 24, "place": 203},
+    "aarch64": {"futex": 98, "yield": 124, "place": 122},
+}
 
 
 PIECES = 2
@@ -83,6 +90,7 @@ class Pool:
         ]
         for worker in self._workers:
             worker.start()
+        self._keep_apart()
 
     @property
     def chunks(self) -> int:
@@ -107,6 +115,19 @@ class Pool:
         """
         self._plan(self._address, int(operations.ctypes.data), len(operations))
 
+    def _keep_apart(self) -> None:
+        """Lets callers move workers off their own core, if there are cores enough."""
+        allowed = os.sched_getaffinity(0) if _supported() else set()
+        if len(allowed) < self.threads or max(allowed) >= 64 * _CPU_WORDS:
+            return
+        for core in allowed:
+            self._state[ALLOWED // 8 + core // 64] |= np.int64(np.uint64(1 << core % 64))
+        placed = self._workers[:_MOST_PLACED]
+        for number, worker in enumerate(placed):
+            self._state[THREADS // 8 + number] = worker.native_id or 0
+        self._state[AVOIDED // 8] = -1
+        self._state[PLACED // 8] = len(placed)
+
     def pin(self, cores: Sequence[int]) -> None:
         """Binds the caller to the first core and each worker to one of the others.
 
@@ -115,6 +136,7 @@ class Pool:
         Args:
             cores: As many cores as threads share a call.
         """
+        self._state[PLACED // 8] = 0
         for thread, core in zip(self._workers, cores[1:], strict=True):
             os.sched_setaffinity(thread.native_id or 0, {core})
         os.sched_setaffinity(0, {cores[0]})
@@ -184,6 +206,7 @@ def _write_run(e: Emitter) -> None:
     )
     with b.if_else(taken) as (then, otherwise):
         with then:
+            _leave_my_core(e, state)
             e.store(kernel, e.at(state, KERNEL), 8)
             e.store(chunks, e.at(state, CHUNKS), 8)
             e.store(arguments, e.at(state, ARGUMENTS), 8)
@@ -199,6 +222,31 @@ def _write_run(e: Emitter) -> None:
         with otherwise, e.loop(0, chunks) as chunk:
             _call(e, kernel, chunk, chunks, arguments)
     b.ret_void()
+
+
+def _leave_my_core(e: Emitter, state: Value) -> None:
+    """Moves the workers off the caller's core whenever the caller has come to another one.
+
+    The system wakes a worker on the core of the thread that wakes it, where it would wait for that
+    very thread to stop.
+    """
+    b = e.builder
+    placed = e.load(e.at(state, PLACED), I64, 8)
+    with e.when(e.less(0, placed)):
+        core = b.sext(e.intrinsic("sched_getcpu", I32, []), I64)
+        avoided = e.load(e.at(state, AVOIDED), I64, 8)
+        with e.when(b.icmp_signed("!=", core, avoided)):
+            e.store(core, e.at(state, AVOIDED), 8)
+            with e.loop(0, _CPU_WORDS) as word:
+                every = e.load(e.at(state, e.add(e.mul(word, 8), ALLOWED)), I64, 8)
+                e.store(every, e.at(state, e.add(e.mul(word, 8), MASK)), 8)
+            mine = e.at(state, e.add(e.mul(e.div(core, 64), 8), MASK))
+            bit = b.shl(e.word(1), e.rem(core, 64))
+            e.store(b.and_(e.load(mine, I64, 8), b.not_(bit)), mine, 8)
+            with e.loop(0, placed) as number:
+                thread = e.load(e.at(state, e.add(e.mul(number, 8), THREADS)), I64, 8)
+                size = e.word(8 * _CPU_WORDS)
+                _syscall(e, "place", [thread, size, e.at(state, MASK)])
 
 
 def _write_plan(e: Emitter, run: Any) -> None:

@@ -1,6 +1,7 @@
 """The machine, the cache of compiled kernels and the threads."""
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -164,6 +165,36 @@ def test_the_interpreter_runs_on_while_a_kernel_computes():
         steps += 1
     thread.join()
     assert steps > 1000
+
+
+def test_workers_are_kept_off_the_callers_core():
+    from adlik_kernels.pool import Pool
+
+    pool = Pool(2)
+    place = os.sched_getaffinity(0)
+    try:
+        for core in sorted(place):
+            os.sched_setaffinity(0, {core})
+            pool.run(noop(), b"", 2)
+            worker = pool._workers[0].native_id
+            wanted = place - {core} if len(place) > 1 else place
+            assert os.sched_getaffinity(worker) == wanted
+    finally:
+        os.sched_setaffinity(0, place)
+        pool.close()
+
+
+def noop():
+    """The address of a kernel that does nothing."""
+    from adlik_kernels.emit import Emitter, kernel_function
+    from llvmlite import ir
+
+    def module():
+        made = ir.Module("noop")
+        Emitter(kernel_function(made, "kernel")).builder.ret_void()
+        return made
+
+    return build_room.load("noop", "noop", module, host()).address
 
 
 def test_a_pool_ends_its_workers():
