@@ -5,6 +5,7 @@ from __future__ import annotations
 from adlik_proto.adlik.model.v1 import model_pb2
 
 from adlik_gateway.catalog.fold import settled
+from adlik_gateway.catalog.releases import pareto_front
 
 
 def explained(
@@ -17,17 +18,20 @@ def explained(
     served = ""
     if release is not None and release.pushed.version == record.pushed.version:
         served = release.compiled.variant
+    front = pareto_front(record)
     for variant in copy.variants:
         if variant.compiled.variant == served:
             assert release is not None
             variant.state = model_pb2.VARIANT_STATE_RELEASED
             variant.note = f"released: {release.reason}"
         else:
-            variant.note = _why_not(variant, release, served)
+            variant.note = _why_not(variant, release, served, front)
     return copy
 
 
-def _why_not(variant: model_pb2.Variant, release: model_pb2.Release | None, served: str) -> str:
+def _why_not(
+    variant: model_pb2.Variant, release: model_pb2.Release | None, served: str, front: set[str]
+) -> str:
     if not variant.HasField("verification"):
         return "waits for verification"
     if not variant.verification.accepted:
@@ -39,4 +43,7 @@ def _why_not(variant: model_pb2.Variant, release: model_pb2.Release | None, serv
     if release.pinned:
         return f"passed; {served} was chosen by hand"
     speedup = variant.verification.speedup
-    return f"passed, not the fastest: {speedup:.2f}x against {release.speedup:.2f}x of {served}"
+    why = f"passed, not the fastest: {speedup:.2f}x against {release.speedup:.2f}x of {served}"
+    if variant.compiled.variant in front:
+        why += "; on the Pareto front of speed, size and fidelity"
+    return why

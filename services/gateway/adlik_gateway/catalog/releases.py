@@ -16,6 +16,27 @@ def best_variant(record: model_pb2.ModelVersion) -> model_pb2.Variant | None:
     return max(accepted, key=lambda v: v.verification.speedup, default=None)
 
 
+def pareto_front(record: model_pb2.ModelVersion) -> set[str]:
+    """Returns the accepted variants that no other one beats in speed, size and fidelity at once."""
+    merits = {
+        variant.compiled.variant: (
+            variant.verification.speedup,
+            -variant.compiled.artifact.size_bytes,
+            variant.verification.fidelity.cosine,
+        )
+        for variant in record.variants
+        if variant.verification.accepted
+    }
+    return {
+        name
+        for name, own in merits.items()
+        if not any(
+            other != own and all(o >= mine for o, mine in zip(other, own, strict=True))
+            for other in merits.values()
+        )
+    }
+
+
 def decide(
     record: model_pb2.ModelVersion, current: model_pb2.Release | None
 ) -> model_pb2.Release | None:

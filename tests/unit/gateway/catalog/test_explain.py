@@ -35,8 +35,11 @@ def test_the_served_variant_and_the_reason_are_named(record):
     copy = explained(record, current)
     released = [v for v in copy.variants if v.state == model_pb2.VARIANT_STATE_RELEASED]
     assert [(v.compiled.variant, v.note) for v in released] == [("fast", "released: the fastest")]
+    slow = "passed, not the fastest: 1.00x against 3.00x of fast"
+    assert notes(record, current)["slow"] == slow
+    record.variants[0].verification.fidelity.cosine = 1.0
     assert notes(record, current)["slow"] == (
-        "passed, not the fastest: 1.00x against 3.00x of fast"
+        f"{slow}; on the Pareto front of speed, size and fidelity"
     )
     assert notes(record, current)["bad"].startswith("rejected")
 

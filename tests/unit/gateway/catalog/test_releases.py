@@ -6,6 +6,7 @@ from adlik_gateway.catalog.releases import (
     MIN_GAIN,
     best_variant,
     decide,
+    pareto_front,
     release,
     rolled_back,
 )
@@ -137,3 +138,21 @@ def test_rolling_back_walks_to_the_first_release_and_ends_there(number):
         assert current.pinned
         assert str(before.revision) in current.reason
     assert rolled_back(current) is None
+
+
+def test_the_pareto_front_holds_what_nothing_beats_in_everything():
+    record = model_pb2.ModelVersion()
+    for name, speedup, size, cosine, accepted in (
+        ("exact", 1.0, 100, 1.0, True),
+        ("small", 1.5, 25, 0.99, True),
+        ("fast", 2.0, 100, 0.999, True),
+        ("beaten", 1.2, 100, 0.99, True),
+        ("refused", 9.0, 1, 1.0, False),
+    ):
+        variant = record.variants.add()
+        variant.compiled.variant = name
+        variant.compiled.artifact.size_bytes = size
+        variant.verification.speedup = speedup
+        variant.verification.fidelity.cosine = cosine
+        variant.verification.accepted = accepted
+    assert pareto_front(record) == {"exact", "small", "fast"}
