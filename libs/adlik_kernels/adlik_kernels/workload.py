@@ -98,6 +98,10 @@ class Dense:
         return f"dense-{self.dtype}-{self.rows}x{self.columns}x{self.depth}"
 
 
+LONG_ROW = 28
+"""Pixels in a row that tiles of any size fill well."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conv2d:
     """activation(conv(x, w) + bias + residual) on channels-last arrays with room for padding.
@@ -196,11 +200,20 @@ class Conv2d:
         return f"conv-{self.dtype}-{size}-{window}-{steps}"
 
     def flattened(self) -> Conv2d:
-        """Returns the same computation with all pixels in one row, if it is a plain product."""
+        """Returns the same computation with short rows joined, if it is a plain product.
+
+        Rows stay as many as they can: they are what threads share.
+        """
         plain = (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
         if not plain or any(self.around) or self.out_border or self.residual_border:
             return self
-        return replace(self, height=1, width=self.height * self.width)
+        joined = next(n for n in range(1, self.height + 1) if self._joins(n))
+        return replace(self, height=self.height // joined, width=self.width * joined)
+
+    def _joins(self, rows: int) -> bool:
+        """Whether so many rows make one that whole tiles fill well."""
+        whole = self.height % rows == 0
+        return whole and (rows * self.width >= LONG_ROW or rows == self.height)
 
 
 Workload = Dense | Conv2d
