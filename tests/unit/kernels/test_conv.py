@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8
+from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8, target
 from adlik_kernels.convschedule import even_tiles
 from adlik_kernels.workload import activate, conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = ("portable", "avx2", "avx512")
+LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 
 def operands(seed, shape, filters, kernel):

@@ -4,14 +4,14 @@ import mmap
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, configure, dense, prepare_dense
+from adlik_kernels import InvalidOperand, configure, dense, prepare_dense, target
 from adlik_kernels.packing import to_bf16
 from adlik_kernels.rounding import round_to_bf16
 from adlik_kernels.workload import ACTIVATION_NAMES, dense_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = ("portable", "avx2", "avx512")
+LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 few = settings(max_examples=10, deadline=None)
 
 

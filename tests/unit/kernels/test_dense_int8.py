@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, Quantization, prepare_dense_int8
+from adlik_kernels import InvalidOperand, Quantization, prepare_dense_int8, target
 from adlik_kernels.workload import activate, dense_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = ("portable", "avx2", "avx512")
+LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 
 def operands(seed, rows, columns, depth):

@@ -5,7 +5,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from adlik_kernels import BuildFailed, export_plan, load_plan
+from adlik_kernels import BuildFailed, export_plan, load_plan, target
+
+LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 PROGRAM = """
 #include <stdio.h>
@@ -25,7 +27,7 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize("level", ["portable", "avx512"], indirect=True)
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
 def test_a_c_program_runs_a_plan(level, tmp_path, residual_network):
     plan = load_plan(residual_network.save(tmp_path / "model.onnx"))
     export_plan(plan, tmp_path / "out", "tiny", batch=2)

@@ -4,11 +4,13 @@ import threading
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, UnsupportedGraph, load_plan
+from adlik_kernels import InvalidOperand, UnsupportedGraph, load_plan, target
 from adlik_kernels.arena import Lifetime, arrange
 from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given
 from hypothesis import strategies as st
+
+LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_what_a_plan_does_not_know_is_named(path, builder, kind, attributes, mes
         load_plan(model.save(path))
 
 
-@pytest.mark.parametrize("level", ["portable", "avx2", "avx512"], indirect=True)
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
 @pytest.mark.parametrize(("window", "stride"), [(3, 1), (3, 2), (5, 1)])
 def test_a_depthwise_block(path, builder, level, window, stride):
     model = builder((21, 13, 15))

@@ -5,7 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidRecord, InvalidSchedule, MeasureFailed, configure, configured
+from adlik_kernels import (
+    InvalidRecord,
+    InvalidSchedule,
+    MeasureFailed,
+    configure,
+    configured,
+    target,
+)
 from adlik_kernels.convtemplate import conv2d_module
 from adlik_kernels.cost import FEATURES, BoostedTrees, CostModel, features
 from adlik_kernels.db import Database, Record, shipped, workload_of
@@ -19,6 +26,8 @@ from adlik_kernels.template import dense_module
 from adlik_kernels.workload import Conv2d, Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 WORKLOAD = Dense(64, 256, 128)
 SPACE = Space(WORKLOAD, host(), 2)
@@ -70,7 +79,7 @@ shapes = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(workload=shapes, level=st.sampled_from(["portable", "avx2", "avx512"]), seed=st.integers())
+@given(workload=shapes, level=st.sampled_from(LEVELS), seed=st.integers())
 def test_what_a_space_gives_is_allowed(workload, level, seed):
     space = Space(workload, host().masked_to(level), 2)
     rng = random.Random(seed)
