@@ -92,7 +92,8 @@ class LoadClient:
 
 @contextmanager
 def load_client() -> Iterator[LoadClient]:
-    command = [sys.executable, "-m", "benchmarks.closed_loop"]
+    # gRPC would tell of every program that an engine starts to look at the machine.
+    command = ["env", "GRPC_VERBOSITY=ERROR", sys.executable, "-m", "benchmarks.closed_loop"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield LoadClient(process)
