@@ -54,6 +54,8 @@ async def start(context: Context) -> AsyncIterator[None]:
         http=HttpProtocol,
         ws="none",
         proxy_headers=False,
+        # Above the idle time of load balancers, which must be the ones to hang up.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     ):
         await server.start()

@@ -30,7 +30,7 @@ class GatewaySettings(ServiceSettings):
         3, ge=1, description="Replicas that one inference may be lost on before it is given up."
     )
     replica_wait_seconds: float = Field(
-        2.0,
+        10.0,
         ge=0,
         description="Time that an inference waits for a replica while none has its model.",
     )
