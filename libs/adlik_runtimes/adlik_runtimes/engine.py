@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,6 +80,24 @@ class Engine(Protocol):
             UnsupportedOperator: The model has an operator that the engine does not know.
             EngineFailed: The engine could not load it for another reason.
         """
+
+
+def package_version(package: str) -> str:
+    """Returns a package's installed version, "" where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+@cache
+def import_fault(package: str) -> str:
+    """Returns why a package can't be imported, "" where it can."""
+    try:
+        import_module(package)
+    except ImportError as error:
+        return f"{package} can't be imported: {error}"
+    return ""
 
 
 def check_precision(engine: Engine, precision: str) -> None:

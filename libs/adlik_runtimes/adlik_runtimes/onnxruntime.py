@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,9 @@ from adlik_common.tensors import TensorSpec
 from adlik_runtimes.engine import (
     Array,
     check_precision,
+    import_fault,
     missing_input,
+    package_version,
     return_memory,
     unknown_output,
 )
@@ -91,19 +91,11 @@ class OnnxRuntime:
 
     def version(self) -> str:
         """Returns the installed version, "" where there is none."""
-        try:
-            return metadata.version("onnxruntime")
-        except metadata.PackageNotFoundError:
-            return ""
+        return package_version("onnxruntime")
 
-    @cache  # noqa: B019 - the engine lives as long as the process
     def unavailable(self) -> str:
         """Returns why ONNX Runtime does not run here, "" where it does."""
-        try:
-            import onnxruntime  # noqa: F401
-        except ImportError as error:
-            return f"onnxruntime can't be imported: {error}"
-        return ""
+        return import_fault("onnxruntime")
 
     def precisions(self) -> tuple[str, ...]:
         """Returns what it computes: float and, from QDQ graphs, 8-bit integers."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,9 @@ from adlik_runtimes import cpu
 from adlik_runtimes.engine import (
     Array,
     check_precision,
+    import_fault,
     missing_input,
+    package_version,
     return_memory,
     unknown_output,
 )
@@ -152,19 +152,11 @@ class OpenVino:
 
     def version(self) -> str:
         """Returns the installed version, "" where there is none."""
-        try:
-            return metadata.version("openvino")
-        except metadata.PackageNotFoundError:
-            return ""
+        return package_version("openvino")
 
-    @cache  # noqa: B019 - the engine lives as long as the process
     def unavailable(self) -> str:
         """Returns why OpenVINO does not run here, "" where it does."""
-        try:
-            import openvino  # noqa: F401
-        except ImportError as error:
-            return f"openvino can't be imported: {error}"
-        return ""
+        return import_fault("openvino")
 
     def precisions(self) -> tuple[str, ...]:
         """Returns what it computes natively: bfloat16 only where the processor has it."""

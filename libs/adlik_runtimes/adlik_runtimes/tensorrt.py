@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from adlik_runtimes.engine import (
     Array,
     check_precision,
     missing_input,
+    package_version,
     return_memory,
     unknown_output,
 )
@@ -115,10 +115,7 @@ class TensorRt:
 
     def version(self) -> str:
         """Returns the installed version, "" where there is none."""
-        try:
-            return metadata.version("tensorrt")
-        except metadata.PackageNotFoundError:
-            return ""
+        return package_version("tensorrt")
 
     @cache  # noqa: B019 - the engine lives as long as the process
     def unavailable(self) -> str:
