@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import time
@@ -193,15 +192,13 @@ async def test_the_child_dies_with_its_parent(workdir):
         f"""
         import asyncio, pathlib
         from adlik_common.sandbox import run_isolated
-        arguments = {{"marker": {str(marker)!r}}}
-        folder = pathlib.Path({str(workdir)!r})
-        work = run_isolated("sandbox_work:hang", arguments, workdir=folder)
-        asyncio.run(work)
+        arguments, workdir = {{"marker": {str(marker)!r}}}, pathlib.Path({str(workdir)!r})
+        asyncio.run(run_isolated("sandbox_work:hang", arguments, workdir=workdir))
         """
     )
-    parent = subprocess.Popen([sys.executable, "-c", program])  # noqa: ASYNC220 - ends at once
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     child, grandchild = await wait_for(marker)
     parent.kill()
-    parent.wait()
+    await parent.wait()
     wait_gone(child)
     os.kill(grandchild, signal.SIGKILL)
