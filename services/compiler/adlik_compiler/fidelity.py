@@ -19,15 +19,17 @@ class Comparison:
         max_abs_error: Largest difference of any element.
         not_finite: Elements that are NaN or infinite in the candidate only.
         mismatch: How names or shapes of outputs differ, "" where they do not.
+        compared: Elements that were compared: numbers that are finite in the reference.
     """
 
     runs: int = 0
     max_abs_error: float = 0.0
     not_finite: int = 0
     mismatch: str = ""
+    compared: int = 0
     _error_sum: float = 0.0
-    _elements: int = 0
     _cosine_sum: float = 0.0
+    _cosines: int = 0
     _rows: int = 0
     _same_class: int = 0
     _labelled: int = 0
@@ -50,22 +52,25 @@ class Comparison:
         self.not_finite += int(broken.sum())
         usable &= ~broken
         left, right = left[usable], right[usable]
+        if not left.size:  # nothing to compare is no likeness
+            return
         difference = np.abs(left - right)
         self.max_abs_error = max(self.max_abs_error, float(difference.max(initial=0.0)))
         self._error_sum += float(difference.sum())
-        self._elements += difference.size
+        self.compared += difference.size
         self._cosine_sum += cosine(left, right)
+        self._cosines += 1
         self._count_classes(reference, candidate, label)
 
     @property
     def mean_abs_error(self) -> float:
         """Mean difference over all elements of all runs."""
-        return self._error_sum / self._elements if self._elements else 0.0
+        return self._error_sum / self.compared if self.compared else 0.0
 
     @property
     def cosine(self) -> float:
         """Mean over the runs of the cosine between all outputs, flattened; 0 without any."""
-        return 0.0 if self.mismatch or not self.runs else self._cosine_sum / self.runs
+        return 0.0 if self.mismatch or not self._cosines else self._cosine_sum / self._cosines
 
     @property
     def top1_agreement(self) -> float | None:
@@ -88,7 +93,9 @@ class Comparison:
         name = class_scores(reference)
         if name is None:
             return
-        expected, found = reference[name].argmax(axis=1), candidate[name].argmax(axis=1)
+        answered = ~np.isnan(reference[name]).any(axis=1)  # arg-max would point at the NaN
+        expected = reference[name][answered].argmax(axis=1)
+        found = candidate[name][answered].argmax(axis=1)
         self._rows += len(expected)
         self._same_class += int((expected == found).sum())
         if label is not None:

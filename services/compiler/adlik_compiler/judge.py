@@ -38,6 +38,7 @@ class Report:
         reference_accuracy: The same of the reference.
         not_finite: Output elements that are NaN or infinite in the variant only.
         mismatch: How the outputs differ in name or shape, "" where they do not.
+        compared: Whether any output value could be compared.
         failure: Why the variant could not be run on a sample that the reference ran, or "".
         p50_ms: Median latency of batch 1, milliseconds.
         p99_ms: 99th percentile.
@@ -59,6 +60,7 @@ class Report:
     reference_accuracy: float | None = None
     not_finite: int = 0
     mismatch: str = ""
+    compared: bool = True
     failure: str = ""
     p50_ms: float = 0.0
     p99_ms: float = 0.0
@@ -113,6 +115,11 @@ def _fault(report: Report) -> str:
         return (
             f"{report.not_finite} output values are NaN or infinite where the pushed model's "
             "are finite."
+        )
+    if not report.compared:
+        return (
+            "Nothing could be compared: the pushed model gives no finite numbers on "
+            f"{_count(report)}. Push samples on which it does."
         )
     return ""
 

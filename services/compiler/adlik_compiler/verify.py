@@ -115,6 +115,7 @@ def verify_variant(
             reference_accuracy=comparison.reference_accuracy,
             not_finite=comparison.not_finite,
             mismatch=comparison.mismatch,
+            compared=comparison.compared > 0,
             p50_ms=ours.p50_ms,
             p99_ms=ours.p99_ms,
             reference_p50_ms=theirs.p50_ms,

@@ -72,6 +72,17 @@ def test_only_what_the_candidate_alone_breaks_counts_as_not_finite():
     assert comparison.cosine == 1.0
 
 
+def test_runs_without_a_finite_number_are_no_likeness():
+    good, other = {"y": np.array([[1.0, 2.0]])}, {"y": np.array([[2.0, -1.0]])}
+    none = {"y": np.array([[np.nan, np.nan]])}
+    nothing = compared([(none, good), (none, none)])
+    assert (nothing.compared, nothing.cosine, nothing.top1_agreement) == (0, 0.0, None)
+    half = compared([(none, good), (good, other)])
+    assert half.compared == 2
+    assert half.cosine == pytest.approx(0.0)
+    assert half.top1_agreement == 0.0
+
+
 def test_whole_numbers_are_compared_where_there_is_nothing_else():
     same, other = {"y": np.array([[1, 2]])}, {"y": np.array([[2, -1]])}
     assert compared([(same, same)]).cosine == pytest.approx(1.0)

@@ -81,6 +81,14 @@ def test_a_variant_that_overflows_is_refused(save):
     assert not judge.judge(report, judge.Limits()).accepted
 
 
+def test_a_variant_is_refused_where_the_pushed_model_gives_no_numbers(save):
+    model, other = save(op="Sqrt", scale=-np.inf), save("other.onnx", op="Neg")
+    report = verify(model, Candidate(str(other), ONNX_TYPE, "onnxruntime", "fp32"))
+    verdict = judge.judge(report, judge.Limits())
+    assert not verdict.accepted
+    assert "Nothing could be compared" in verdict.reasons[0]
+
+
 def test_the_pushed_model_is_only_measured(save):
     model = save()
     itself = Candidate(str(model), ONNX_TYPE, "onnxruntime", "fp32", is_reference=True)
