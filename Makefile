@@ -13,8 +13,6 @@ PACKAGES := libs/adlik_common/adlik_common libs/adlik_kernels/adlik_kernels \
 	services/gateway/adlik_gateway libs/adlik/adlik
 MANIFESTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS))
 PROTOS := $(shell find proto -name '*.proto') proto/generate.py
-# NNCF and others say hello to their makers at import; a build has nothing to say.
-export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo test check format bench bench-link bench-kernels proto clean

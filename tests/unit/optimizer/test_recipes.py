@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -89,3 +92,15 @@ def test_external_weights_are_taken_into_the_file(cnn):
     (cnn / "w.bin").unlink()
     x = np.ones((1, 3, 8, 8), np.float32)
     np.testing.assert_allclose(run(cnn / "out.onnx", x), run(cnn / "model.onnx", x), atol=1e-4)
+
+
+def test_quantizing_tells_nobody_of_its_use(cnn):
+    program = (
+        "import sys; from adlik_optimizer import recipes; from unittest.mock import MagicMock;"
+        "recipes.int8(*sys.argv[1:]); from nncf.telemetry.wrapper import telemetry;"
+        "assert isinstance(telemetry, MagicMock), type(telemetry)"
+    )
+    files = [str(cnn / name) for name in ("model.onnx", "quiet.onnx", "samples.npz")]
+    # A process of its own: under pytest NNCF is silent by itself.
+    done = subprocess.run([sys.executable, "-c", program, *files], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
