@@ -41,7 +41,7 @@ GROUPS = {
 
 def run_group(group: str, threads: int, seconds: float) -> list[dict[str, object]]:
     from adlik_kernels import configure
-    from adlik_kernels.roofline import roofline
+    from adlik_kernels.machine.roofline import roofline
 
     configure(threads=threads)
     try:

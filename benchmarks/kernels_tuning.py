@@ -14,10 +14,10 @@ import statistics
 
 from adlik_kernels import configure
 from adlik_kernels.configuration import target
-from adlik_kernels.db import shipped, workload_of
-from adlik_kernels.measure import Meter
+from adlik_kernels.schedules.db import shipped, workload_of
+from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import Annealing, Evolution, Learned, Policy, Random, tune
-from adlik_kernels.space import Space
+from adlik_kernels.search.measure import Meter
 
 SEEDS = 5
 MARKS = (4, 8, 16, 32, 48)

@@ -9,17 +9,7 @@ y = layer(x)
 
 from __future__ import annotations
 
-from adlik_kernels.batches import gather, scatter
-from adlik_kernels.boxes import Detections, detect, suppress
 from adlik_kernels.configuration import Configuration, configure, configured
-from adlik_kernels.conv import PreparedConv2d, prepare_conv2d, prepare_conv2d_int8
-from adlik_kernels.dense import (
-    PreparedDense,
-    dense,
-    prepare_dense,
-    prepare_dense_int8,
-)
-from adlik_kernels.ends import Quantization
 from adlik_kernels.errors import (
     BuildFailed,
     InvalidOperand,
@@ -28,11 +18,21 @@ from adlik_kernels.errors import (
     KernelError,
     MeasureFailed,
 )
-from adlik_kernels.export import export_plan
-from adlik_kernels.graph import UnsupportedGraph
-from adlik_kernels.images import ImageInput, Placement, stack
-from adlik_kernels.plan import Plan, load_plan
-from adlik_kernels.ranking import softmax_top_k
+from adlik_kernels.operators.batches import gather, scatter
+from adlik_kernels.operators.boxes import Detections, detect, suppress
+from adlik_kernels.operators.conv import PreparedConv2d, prepare_conv2d, prepare_conv2d_int8
+from adlik_kernels.operators.dense import (
+    PreparedDense,
+    dense,
+    prepare_dense,
+    prepare_dense_int8,
+)
+from adlik_kernels.operators.ends import Quantization
+from adlik_kernels.operators.images import ImageInput, Placement, stack
+from adlik_kernels.operators.ranking import softmax_top_k
+from adlik_kernels.plans.export import export_plan
+from adlik_kernels.plans.graph import UnsupportedGraph
+from adlik_kernels.plans.plan import Plan, load_plan
 
 __all__ = [
     "BuildFailed",

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from adlik_kernels import configuration
-from adlik_kernels.db import Database, Record, shipped, workload_of
 from adlik_kernels.errors import KernelError
-from adlik_kernels.measure import Meter
-from adlik_kernels.registry import choose, database_path
-from adlik_kernels.roofline import roofline
+from adlik_kernels.machine.roofline import roofline
+from adlik_kernels.schedules.db import Database, Record, shipped, workload_of
+from adlik_kernels.schedules.registry import choose, database_path
+from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import Agent, Annealing, Evolution, Learned, Policy, Random, Trial, tune
-from adlik_kernels.space import Space
+from adlik_kernels.search.measure import Meter
 
 AGENTS: dict[str, Callable[[Space, int, Sequence[Record]], Agent]] = {
     "random": lambda space, seed, _: Random(space, seed),

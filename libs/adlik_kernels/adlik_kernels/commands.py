@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 from adlik_kernels import configuration
-from adlik_kernels.db import Database, shipped
 from adlik_kernels.errors import KernelError
-from adlik_kernels.graph import Graph, read_onnx
-from adlik_kernels.measure import Meter
-from adlik_kernels.registry import database_path
+from adlik_kernels.plans.graph import Graph, read_onnx
+from adlik_kernels.schedules.db import Database, shipped
+from adlik_kernels.schedules.registry import database_path
+from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import Learned, Trial, tune
-from adlik_kernels.space import Space
+from adlik_kernels.search.measure import Meter
 from adlik_kernels.workload import Conv2d, Dense, Workload
 
 TRIALS, PATIENCE, FINALISTS = 64, 20, 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adlik_kernels.errors import KernelError
-from adlik_kernels.target import Target, cores, host
+from adlik_kernels.machine.target import Target, cores, host
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8, target
-from adlik_kernels.convschedule import even_tiles
+from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8
+from adlik_kernels.machine import target
+from adlik_kernels.schedules.conv import even_tiles
 from adlik_kernels.workload import activate, conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -4,9 +4,10 @@ import mmap
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, configure, dense, prepare_dense, target
-from adlik_kernels.packing import to_bf16
-from adlik_kernels.rounding import round_to_bf16
+from adlik_kernels import InvalidOperand, configure, dense, prepare_dense
+from adlik_kernels.machine import target
+from adlik_kernels.operators.packing import to_bf16
+from adlik_kernels.operators.rounding import round_to_bf16
 from adlik_kernels.workload import ACTIVATION_NAMES, dense_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st

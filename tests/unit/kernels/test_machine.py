@@ -9,9 +9,9 @@ import threading
 import numpy as np
 import pytest
 from adlik_kernels import BuildFailed, KernelError, configure, configured, prepare_dense
-from adlik_kernels import build as build_room
-from adlik_kernels.pool import pool_module, shared
-from adlik_kernels.target import LEVELS, host, level_of
+from adlik_kernels.codegen import build as build_room
+from adlik_kernels.machine.pool import pool_module, shared
+from adlik_kernels.machine.target import LEVELS, host, level_of
 
 
 def test_levels_need_all_below_them():
@@ -39,8 +39,8 @@ def test_a_level_that_is_not_here_is_refused():
 
 def test_masked_code_has_no_wide_registers():
     import llvmlite.binding as llvm
-    from adlik_kernels.schedule import Schedule
-    from adlik_kernels.template import dense_module
+    from adlik_kernels.schedules.schedule import Schedule
+    from adlik_kernels.templates.dense import dense_module
     from adlik_kernels.workload import Dense
 
     target = host().masked_to("avx2") if host().level != "portable" else host()
@@ -54,7 +54,7 @@ def test_the_second_process_compiles_nothing(tmp_path):
     program = f"""
 import numpy as np, time
 import adlik_kernels as k
-from adlik_kernels import build
+from adlik_kernels.codegen import build
 k.configure(cache={str(tmp_path)!r})
 if {{compiled}}:
     def refuse(*_): raise SystemExit("compiled again")
@@ -168,7 +168,7 @@ def test_the_interpreter_runs_on_while_a_kernel_computes():
 
 
 def test_workers_are_kept_off_the_callers_core():
-    from adlik_kernels.pool import Pool
+    from adlik_kernels.machine.pool import Pool
 
     pool = Pool(2)
     place = os.sched_getaffinity(0)
@@ -186,7 +186,7 @@ def test_workers_are_kept_off_the_callers_core():
 
 def noop():
     """The address of a kernel that does nothing."""
-    from adlik_kernels.emit import Emitter, kernel_function
+    from adlik_kernels.codegen.emit import Emitter, kernel_function
     from llvmlite import ir
 
     def module():
@@ -198,7 +198,7 @@ def noop():
 
 
 def test_a_pool_ends_its_workers():
-    from adlik_kernels.pool import Pool
+    from adlik_kernels.machine.pool import Pool
 
     before = threading.active_count()
     pool = Pool(3)

@@ -4,8 +4,9 @@ import threading
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, UnsupportedGraph, load_plan, target
-from adlik_kernels.arena import Lifetime, arrange
+from adlik_kernels import InvalidOperand, UnsupportedGraph, load_plan
+from adlik_kernels.machine import target
+from adlik_kernels.plans.arena import Lifetime, arrange
 from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,18 +11,18 @@ from adlik_kernels import (
     MeasureFailed,
     configure,
     configured,
-    target,
 )
-from adlik_kernels.convtemplate import conv2d_module
-from adlik_kernels.cost import FEATURES, BoostedTrees, CostModel, features
-from adlik_kernels.db import Database, Record, shipped, workload_of
-from adlik_kernels.measure import Measurement, Meter
-from adlik_kernels.registry import choose, database_path
-from adlik_kernels.schedule import Schedule
+from adlik_kernels.machine import target
+from adlik_kernels.machine.target import host
+from adlik_kernels.schedules.db import Database, Record, shipped, workload_of
+from adlik_kernels.schedules.registry import choose, database_path
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import Annealing, Evolution, Grid, Learned, Policy, Random, tune
-from adlik_kernels.space import Space
-from adlik_kernels.target import host
-from adlik_kernels.template import dense_module
+from adlik_kernels.search.cost import FEATURES, BoostedTrees, CostModel, features
+from adlik_kernels.search.measure import Measurement, Meter
+from adlik_kernels.templates.conv import conv2d_module
+from adlik_kernels.templates.dense import dense_module
 from adlik_kernels.workload import Conv2d, Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st

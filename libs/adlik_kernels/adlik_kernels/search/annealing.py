@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import random
 
-from adlik_kernels.schedule import Schedule
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.space import Space
 from adlik_kernels.search.plain import ATTEMPTS
-from adlik_kernels.space import Space
 
 HOT, COLD, COOLING = 0.2, 0.01, 0.93
 """First and last temperature, in relative speed, and what each trial leaves of it."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from adlik_kernels.schedule import CHOICES, Schedule
+from adlik_kernels.schedules.schedule import CHOICES, Schedule
+from adlik_kernels.schedules.space import Space
 from adlik_kernels.search.plain import ATTEMPTS
-from adlik_kernels.space import Space
 
 PARENTS = 8
 """Schedules that have children."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from adlik_kernels.cost import CostModel
-from adlik_kernels.db import Record
-from adlik_kernels.schedule import Schedule
+from adlik_kernels.schedules.db import Record
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.space import Space
+from adlik_kernels.search.cost import CostModel
 from adlik_kernels.search.plain import ATTEMPTS
-from adlik_kernels.space import Space
 
 POOL = 400
 """Schedules that the model judges for each that is measured."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from adlik_kernels.schedule import Schedule
-from adlik_kernels.space import Space
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.space import Space
 
 ATTEMPTS = 200
 """Draws after which a space counts as exhausted."""

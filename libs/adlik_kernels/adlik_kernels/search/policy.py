@@ -15,11 +15,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from adlik_kernels.cost import FEATURES, CostModel, features
-from adlik_kernels.db import Record
-from adlik_kernels.schedule import Schedule
+from adlik_kernels.schedules.db import Record
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.space import Space
+from adlik_kernels.search.cost import FEATURES, CostModel, features
 from adlik_kernels.search.plain import ATTEMPTS
-from adlik_kernels.space import Space
 
 EDITS = 48
 """Neighbours that the policy chooses among."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adlik_kernels import configuration
-from adlik_kernels.db import Database, Record
 from adlik_kernels.errors import MeasureFailed
-from adlik_kernels.measure import Measurement
-from adlik_kernels.schedule import Schedule
+from adlik_kernels.schedules.db import Database, Record
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.search.measure import Measurement
 from adlik_kernels.workload import Workload
 
 

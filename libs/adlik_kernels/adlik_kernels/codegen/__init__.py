@@ -1,0 +1,1 @@
+"""From instructions to code in memory: LLVM's builder, dot products, micro-kernels, objects."""

@@ -1,0 +1,175 @@
+"""What the machine can do at most: products a second by element type, bytes a second by cache.
+
+Williams, Waterman and Patterson, "Roofline: An Insightful Visual Performance Model" (2009). It is
+measured once and kept in the cache folder; speeds are then given as a part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from adlik_kernels import configuration
+from adlik_kernels.codegen.build import load, write_atomically
+from adlik_kernels.codegen.emit import I32, POINTER, VOID, Emitter, kernel_function, vector
+from adlik_kernels.codegen.isa import DTYPES, GROUP, dot_of
+from adlik_kernels.machine.pool import Pool
+from adlik_kernels.machine.target import Target, cores, machine
+from adlik_kernels.operators.operands import address, aligned_empty
+
+SUMS = 12
+"""Independent sums: enough to hide the latency of a multiply-add, few enough for 16 registers."""
+
+STEPS = 20_000
+MOMENT = 0.12
+"""Seconds spent on each figure, if they are enough for the least number of calls."""
+
+LEAST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """Measured limits of a machine, all threads together.
+
+    Attributes:
+        machine: The processor's own name.
+        target: LLVM's name of the processor and the instruction level.
+        threads: Threads that shared the work.
+        operations: Multiplications and additions a second, by element type.
+        bandwidth: Bytes read a second, by where they lie: "l1", "l2", "l3", "memory".
+    """
+
+    machine: str
+    target: str
+    threads: int
+    operations: dict[str, float]
+    bandwidth: dict[str, float]
+
+
+def roofline(threads: int) -> Roofline:
+    """Returns the limits of this machine for a number of threads, measuring them on first use."""
+    target = configuration.target()
+    path = configuration.configured().cache / f"roofline-{target.key}-{threads}.json"
+    if path.exists():
+        return Roofline(**json.loads(path.read_text()))
+    found = measure_roofline(target, threads)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(asdict(found), indent=2).encode())
+    return found
+
+
+def measure_roofline(target: Target, threads: int) -> Roofline:
+    """Measures the limits of a machine, on a thread of its own that is pinned; takes a second."""
+    with ThreadPoolExecutor(1) as alone:
+        return alone.submit(_measure, target, threads).result()
+
+
+def _measure(target: Target, threads: int) -> Roofline:
+    pool = Pool(threads)
+    if hasattr(os, "sched_getaffinity") and threads <= cores():
+        pool.pin(sorted(os.sched_getaffinity(0))[:threads])
+    operations = {dtype: _peak(dtype, target, pool) for dtype in DTYPES}
+    sizes = {
+        "l1": target.l1_bytes // 2,
+        "l2": target.l2_bytes // 2,
+        "l3": target.l3_bytes // 2 // threads,
+        "memory": 2 * target.l3_bytes,
+    }
+    bandwidth = {name: _reads(size, target, pool) for name, size in sizes.items()}
+    pool.close()
+    return Roofline(machine(), target.key, threads, operations, bandwidth)
+
+
+def _peak(dtype: str, target: Target, pool: Pool) -> float:
+    code = load("peak", dtype, lambda: _peak_module(dtype, target), target).address
+    sink = aligned_empty((pool.threads, 64), np.float32)
+    arguments = struct.pack("q", address(sink))
+    each = 2 * GROUP[dtype] * target.lanes * SUMS * STEPS
+    return pool.threads * each / _shortest(lambda: pool.run(code, arguments, pool.threads))
+
+
+def _reads(size: int, target: Target, pool: Pool) -> float:
+    code = load("reads", "reads", lambda: _reads_module(target), target).address
+    sink = aligned_empty((pool.threads, 64), np.float32)
+    step = 4 * target.lanes * SUMS
+    whole = max(size // step, 1) * step
+    data = aligned_empty((pool.threads, whole), np.uint8)
+    data[:] = 0
+    repeats = max((1 << 21) // whole, 1)
+    arguments = struct.pack("4q", address(sink), address(data), whole, repeats)
+    seconds = _shortest(lambda: pool.run(code, arguments, pool.threads))
+    return pool.threads * whole * repeats / seconds
+
+
+def _shortest(call: Callable[[], None]) -> float:
+    """The shortest time of a call: the one that nothing disturbed."""
+    call()
+    best, end, calls = float("inf"), time.perf_counter() + MOMENT, 0
+    while calls < LEAST or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        best, calls = min(best, time.perf_counter() - start), calls + 1
+    return best
+
+
+def _peak_module(dtype: str, target: Target) -> Any:
+    """Dot products on registers alone."""
+    module = ir.Module("peak")
+    e = Emitter(kernel_function(module, "kernel"))
+    chunk, _, arguments = e.function.args
+    sink = e.at(e.argument(arguments, 0), e.mul(chunk, 256))
+    dot, lanes = dot_of(dtype, target), target.lanes
+    word = e.load(sink, I32)
+    spread = dot.spread(e, word)
+    opened = dot.open(e, e.load(sink, vector(I32, lanes)))
+    kind = vector(dot.accumulator, lanes)
+    sums = [e.variable(kind, ir.Constant(kind, [0] * lanes)) for _ in range(SUMS)]
+    with e.loop(0, STEPS):
+        for slot in sums:
+            e.builder.store(dot.step(e, e.builder.load(slot), spread, opened), slot)
+    for slot in sums:
+        e.builder.call(_sink(module, kind), [e.builder.load(slot), sink])
+    e.builder.ret_void()
+    return module
+
+
+def _reads_module(target: Target) -> Any:
+    """Loads of whole vectors, `repeats` times over `size` bytes of each chunk's own."""
+    module = ir.Module("reads")
+    e = Emitter(kernel_function(module, "kernel"))
+    chunk, _, arguments = e.function.args
+    size, repeats = (e.argument(arguments, n, pointer=False) for n in (2, 3))
+    sink = e.at(e.argument(arguments, 0), e.mul(chunk, 256))
+    data = e.at(e.argument(arguments, 1), e.mul(chunk, size))
+    kind, width = vector(I32, target.lanes), 4 * target.lanes
+    sums = [e.variable(kind, ir.Constant(kind, [0] * target.lanes)) for _ in range(SUMS)]
+    with e.loop(0, repeats), e.loop(0, size, width * SUMS) as offset:
+        for number, slot in enumerate(sums):
+            found = e.load(e.at(data, e.add(offset, width * number)), kind, align=width)
+            e.builder.store(e.builder.xor(e.builder.load(slot), found), slot)
+    for slot in sums:
+        e.builder.call(_sink(module, kind), [e.builder.load(slot), sink])
+    e.builder.ret_void()
+    return module
+
+
+def _sink(module: Any, kind: Any) -> Any:
+    """A function that LLVM may not see into, so that it keeps what is given to it."""
+    found = module.globals.get("sink")
+    if found is None:
+        found = ir.Function(module, ir.FunctionType(VOID, [kind, POINTER]), "sink")
+        found.linkage = "internal"
+        found.attributes.add("noinline")
+        inner = Emitter(found)
+        inner.store(found.args[0], found.args[1])
+        inner.builder.ret_void()
+    return found

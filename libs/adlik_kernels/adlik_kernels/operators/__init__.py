@@ -1,0 +1,1 @@
+"""What users call: checks, packed weights and kernels behind plain functions on arrays."""

@@ -1,0 +1,228 @@
+"""Convolutions with fused bias, residual and activation on channels-last arrays."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adlik_kernels import configuration
+from adlik_kernels.codegen.build import Loaded, load
+from adlik_kernels.errors import InvalidOperand
+from adlik_kernels.machine.pool import shared
+from adlik_kernels.machine.target import Target
+from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
+from adlik_kernels.operators.operands import address, aligned_empty, check, check_output
+from adlik_kernels.operators.packing import pack_weights
+from adlik_kernels.schedules.registry import choose
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.templates.conv import conv2d_module
+from adlik_kernels.workload import Conv2d
+
+_pack_words = struct.Struct("8q").pack
+
+
+class PreparedConv2d:
+    """activation(conv(x, w) + bias + residual) for weights that stay and pictures of one size.
+
+    Made by `prepare_conv2d` and `prepare_conv2d_int8`; callable from any thread. A call never
+    compiles.
+
+    Attributes:
+        workload: What is computed.
+    """
+
+    def __init__(
+        self, workload: Conv2d, w: NDArray[Any], constants: Constants, border: int = 0
+    ) -> None:
+        self.workload, self._border, self._constants = workload, border, constants
+        self._x_dtype = np.dtype("uint8" if workload.dtype == "int8" else "float32")
+        self._out_dtype = np.dtype(workload.output)
+        self._target, self._threads = configuration.target(), configuration.threads()
+        schedule = choose(workload, self._target, self._threads).schedule
+        self._code = conv2d_kernel(workload, schedule, self._target).address
+        self._w = pack_weights(w, schedule.vectors * self._target.lanes, workload.dtype)
+
+    def __call__(
+        self,
+        x: NDArray[Any],
+        *,
+        residual: NDArray[np.float32] | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Computes the convolution.
+
+        Args:
+            x: [batch, height, width, channels], contiguous, without padding; float32, or uint8 for
+                int8 filters.
+            residual: float32, shaped like the result; given if and only if it was prepared for.
+            out: Where to write; it must not share memory with x or residual.
+
+        Returns:
+            [batch, rows, columns, filters], float32 or, if requantized, uint8.
+
+        Raises:
+            InvalidOperand: An array does not fit; nothing was written.
+        """
+        workload = self.workload
+        x = check("x", x, self._x_dtype, (None, workload.height, workload.width, workload.channels))
+        shape = (x.shape[0], workload.out_height, workload.out_width, workload.filters)
+        if workload.residual != (residual is not None):
+            wanted = "needs a" if workload.residual else "was prepared without a"
+            raise InvalidOperand(f"This convolution {wanted} residual.")
+        if residual is not None:
+            residual = check("residual", residual, np.float32, shape)
+        if out is None:
+            out = np.empty(shape, self._out_dtype)
+        else:
+            out = check_output(out, self._out_dtype, shape, (("x", x), ("residual", residual)))
+        padded = x
+        if any(workload.padding):
+            padded = padded_copy(x, workload.padding, self._border)
+        bias, scale, levels = (address(array) for array in self._constants)
+        words = _pack_words(
+            address(padded),
+            address(self._w),
+            address(out),
+            bias,
+            0 if residual is None else address(residual),
+            scale,
+            levels,
+            x.shape[0],
+        )
+        pool = shared(self._threads)
+        pool.run(self._code, words, pool.chunks)
+        return out
+
+
+def prepare_conv2d(
+    w: NDArray[np.float32],
+    size: tuple[int, int],
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    residual: bool = False,
+) -> PreparedConv2d:
+    """Packs filters and compiles a convolution for pictures of one size.
+
+    Args:
+        w: float32 [filters, channels, rows, columns], contiguous, as ONNX and torch keep it.
+        Copied.
+        size: Height and width of the pictures.
+        bias: float32 [filters].
+        activation: One of `workload.ACTIVATION_NAMES`, or None.
+        stride: Steps of the window, down and across.
+        padding: Zero rows and columns on each side.
+        residual: Whether calls will give a residual.
+
+    Raises:
+        InvalidOperand: An array does not fit, or the window does not fit the picture.
+    """
+    w = check("w", w, np.float32, (None, None, None, None))
+    filters, channels, rows, columns = w.shape
+    if bias is not None:
+        bias = check("bias", bias, np.float32, (filters,))
+    workload = Conv2d(
+        height=size[0],
+        width=size[1],
+        channels=channels,
+        filters=filters,
+        kernel=(rows, columns),
+        stride=stride,
+        padding=padding,
+        bias=bias is not None,
+        residual=residual,
+        activation=activation or "",
+    )
+    return PreparedConv2d(workload, along_k(w), float_constants(bias, filters))
+
+
+def prepare_conv2d_int8(
+    w: NDArray[np.int8],
+    size: tuple[int, int],
+    quantization: Quantization,
+    bias: NDArray[np.float32] | None = None,
+    activation: str | None = None,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+) -> PreparedConv2d:
+    """Packs quantized filters: uint8 pictures, exact 32-bit sums, the scales fused into the end.
+
+    Args:
+        w: int8 [filters, channels, rows, columns], contiguous; channels fill whole 32-bit words.
+        Copied.
+        size: Height and width of the pictures.
+        quantization: How levels stand for real numbers, and whether the result is requantized.
+        bias: float32 [filters], in real numbers.
+        activation: One of `workload.ACTIVATION_NAMES`, or None.
+        stride: Steps of the window, down and across.
+        padding: Rows and columns on each side that stand for 0.
+
+    Raises:
+        InvalidOperand: An array, a scale or the number of channels does not fit.
+    """
+    w = check("w", w, np.int8, (None, None, None, None))
+    filters, channels, rows, columns = w.shape
+    if bias is not None:
+        bias = check("bias", bias, np.float32, (filters,))
+    workload = Conv2d(
+        height=size[0],
+        width=size[1],
+        channels=channels,
+        filters=filters,
+        kernel=(rows, columns),
+        stride=stride,
+        padding=padding,
+        dtype="int8",
+        output="uint8" if quantization.out_scale else "float32",
+        bias=True,
+        activation=activation or "",
+    )
+    turned = along_k(w)
+    constants = int8_constants(quantization, turned, bias)
+    return PreparedConv2d(workload, turned, constants, quantization.x_zero)
+
+
+def along_k(w: NDArray[Any]) -> NDArray[Any]:
+    """Returns filters as the matrix of the product they are: rows, columns, channels along k.
+
+    Args:
+        w: [filters, channels, rows, columns].
+    """
+    return np.ascontiguousarray(w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]))
+
+
+def pack_filters(w: NDArray[np.float32], width: int) -> NDArray[np.uint32]:
+    """Returns filters packed as the product they are: rows, then columns, then channels along k.
+
+    Args:
+        w: float32 [filters, channels, rows, columns].
+        width: Filters of one panel.
+    """
+    return pack_weights(along_k(w), width, "fp32")
+
+
+def padded_copy(x: NDArray[Any], padding: tuple[int, int], border: int = 0) -> NDArray[Any]:
+    """Returns pictures with rows and columns of a value around them."""
+    batch, height, width, channels = x.shape
+    down, across = padding
+    padded = aligned_empty((batch, height + 2 * down, width + 2 * across, channels), x.dtype)
+    padded[:, :down], padded[:, down + height :] = border, border
+    padded[:, :, :across], padded[:, :, across + width :] = border, border
+    padded[:, down : down + height, across : across + width] = x
+    return padded
+
+
+def conv2d_kernel(workload: Conv2d, schedule: Schedule, target: Target) -> Loaded:
+    """Returns a convolution's kernel, compiling it if no cache has it."""
+    return load(
+        "conv2d",
+        (workload, schedule),
+        lambda: conv2d_module(workload, schedule, target),
+        target,
+    )

@@ -1,0 +1,82 @@
+"""The constants of a fused end: bias, scales and levels, as micro-kernels read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adlik_kernels.errors import InvalidOperand
+from adlik_kernels.operators.operands import check
+from adlik_kernels.operators.packing import pad_columns
+
+Constants = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+"""Bias and scale of each column, and the two numbers of a requantization."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How int8 levels stand for real numbers: real = scale * (level - zero).
+
+    Attributes:
+        x_scale: Scale of x.
+        x_zero: Level of x that stands for 0.
+        w_scale: Scale of w, one value or one a column; its zero is 0.
+        out_scale: Scale of a uint8 result; 0 for a float32 result.
+        out_zero: Level of the result that stands for 0.
+    """
+
+    x_scale: float
+    x_zero: int
+    w_scale: float | NDArray[np.float32]
+    out_scale: float = 0.0
+    out_zero: int = 0
+
+
+def float_constants(bias: NDArray[np.float32] | None, columns: int) -> Constants:
+    """Returns the constants of a float product: scales and levels are never read.
+
+    Args:
+        bias: float32 [columns], or None.
+        columns: Columns of the result.
+    """
+    nothing = np.zeros(2, np.float32)
+    return pad_columns(0.0 if bias is None else bias, columns), nothing, nothing
+
+
+def int8_constants(
+    quantization: Quantization, w: NDArray[np.int8], bias: NDArray[np.float32] | None
+) -> Constants:
+    """Returns the constants of an int8 product.
+
+    Args:
+        quantization: How levels stand for real numbers.
+        w: int8 [depth, columns].
+        bias: float32 [columns] in real numbers, or None.
+
+    Raises:
+        InvalidOperand: A scale or a zero does not fit.
+    """
+    columns = w.shape[1]
+    scale = _column_scales(quantization, columns)
+    # sum((x - zero) w) = sum(x w) - zero sum(w): the second part is known now and joins the bias.
+    shift = -quantization.x_zero * w.sum(axis=0, dtype=np.int64) * scale.astype(np.float64)
+    total = (shift if bias is None else shift + bias).astype(np.float32)
+    inverse = 1.0 / quantization.out_scale if quantization.out_scale else 0.0
+    levels = np.array([inverse, quantization.out_zero], np.float32)
+    return pad_columns(total, columns), pad_columns(scale, columns), levels
+
+
+def _column_scales(quantization: Quantization, columns: int) -> NDArray[np.float32]:
+    w_scale = quantization.w_scale
+    if isinstance(w_scale, np.ndarray):
+        w_scale = check("w_scale", w_scale, np.float32, (columns,))
+    scale = np.full(columns, quantization.x_scale * np.asarray(w_scale), np.float32)
+    levels = range(256)
+    if quantization.x_zero not in levels or quantization.out_zero not in levels:
+        raise InvalidOperand("The zero of a uint8 quantization is a level from 0 to 255.")
+    if not np.all(np.isfinite(scale)) or np.any(scale <= 0) or quantization.out_scale < 0:
+        raise InvalidOperand("The scales of a quantization are finite numbers above 0.")
+    return scale

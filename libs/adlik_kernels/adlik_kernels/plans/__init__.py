@@ -1,0 +1,1 @@
+"""Whole models: from ONNX to fused operators, one arena and one call."""

@@ -1,0 +1,1 @@
+"""How a workload may be computed, what was measured of it, and what is chosen unmeasured."""

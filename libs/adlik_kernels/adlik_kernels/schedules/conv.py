@@ -1,0 +1,53 @@
+"""A convolution's schedule by rules of thumb, and how a row of pixels is cut into tiles."""
+
+from __future__ import annotations
+
+from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.machine.target import Target
+from adlik_kernels.schedules.schedule import PAGE, WAYS, Schedule
+from adlik_kernels.workload import Conv2d
+
+SHAPES = ((8, 3), (14, 2), (12, 2), (7, 3), (6, 4), (7, 2), (8, 2), (4, 4), (14, 1), (8, 1))
+NARROW_SHAPES = ((6, 2), (4, 3), (7, 1), (4, 2), (2, 3))
+"""Register blocks for 32 and for 16 registers."""
+
+
+def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
+    """Returns a schedule that is good without any measurement.
+
+    The register block is the one with the fewest loads a product, counting what the last tile of a
+    row and the last panel waste.
+
+    Args:
+        workload: What is computed.
+        target: The machine.
+        threads: Threads that will share the work.
+    """
+    workload = workload.flattened()
+    shapes: tuple[tuple[int, int], ...] = SHAPES if target.registers == 32 else NARROW_SHAPES
+    pixel = 4 * workload.stride[1] * workload.channels // GROUP[workload.dtype]
+    if pixel % PAGE == 0:
+        shapes = tuple(shape for shape in shapes if shape[0] <= WAYS)
+
+    def cost(shape: tuple[int, int]) -> float:
+        rows = max(even_tiles(workload.out_width, shape[0]))
+        vectors = min(shape[1], -(-workload.filters // target.lanes))
+        sums = rows * vectors
+        latency = max(1.0, 8 / sums)  # fewer sums than this wait for each other
+        loads = (rows + vectors) / sums
+        panels = -(-workload.filters // (vectors * target.lanes))
+        waste = panels * vectors * target.lanes / workload.filters
+        return latency * (1 + loads / 4) * (1 + (waste - 1) / 2)
+
+    rows, vectors = min(shapes, key=cost)
+    vectors = min(vectors, -(-workload.filters // target.lanes))
+    panels = -(-workload.filters // (vectors * target.lanes))
+    by_rows = workload.out_height >= 4 * threads or (panels < 2 * threads)
+    return Schedule(rows, vectors, row_tiles=1, parallel="blocks" if by_rows else "columns")
+
+
+def even_tiles(width: int, most: int) -> list[int]:
+    """Returns the tiles of a row of pixels: as few as may be, and as even as may be."""
+    count = -(-width // most)
+    small, larger = divmod(width, count)
+    return [small + 1] * larger + [small] * (count - larger)

@@ -1,0 +1,241 @@
+"""A learned cost model: gradient-boosted trees that judge a schedule before it is measured.
+
+It learns speed relative to the best known schedule of the same workload, so records of all shapes
+teach it at once and what it learnt carries over to a shape it has never seen. Friedman, "Greedy
+function approximation: a gradient boosting machine" (2001); the idea of ranking schedules with it
+is from Chen et al., "Learning to optimize tensor programs" (2018).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.machine.target import Target
+from adlik_kernels.schedules.db import Record, workload_of
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.workload import Workload
+
+FEATURES = (
+    *("log rows", "log columns", "log depth", "log operations", "threads"),
+    *("tile rows", "tile vectors", "sums", "unroll", "prefetch"),
+    *("log k block", "log k parts", "log row tiles", "log row blocks", "log panels"),
+    *("by rows", "by columns", "columns outside", "tasks", "imbalance", "waste"),
+    *("loads a step", "panel over L1", "x block over L2", "operands over L2", "row tail"),
+    *("aliased rows", "registers used"),
+)
+"""What the model sees of a workload, a schedule and a machine."""
+
+
+def features(workload: Workload, schedule: Schedule, target: Target, threads: int) -> list[float]:
+    """Returns the numbers of `FEATURES`; sizes are relative to the machine's caches."""
+    words = -(-workload.depth // GROUP[workload.dtype])
+    rows, columns = max(workload.rows, 1), workload.columns
+    width = schedule.vectors * target.lanes
+    k_block = min(schedule.k_block or words, words)
+    tiles = -(-rows // schedule.rows)
+    row_tiles = min(schedule.row_tiles, tiles)
+    blocks, panels = -(-tiles // row_tiles), -(-columns // width)
+    tasks = {"rows": blocks, "columns": panels, "blocks": blocks * panels}[schedule.parallel]
+    sums = schedule.rows * schedule.vectors
+    panel, block = 4 * k_block * width, 4 * k_block * row_tiles * schedule.rows
+    aliased = schedule.rows if (4 * words) % 4096 == 0 else 1
+    return [
+        *(math.log2(rows), math.log2(columns), math.log2(words)),
+        *(math.log2(rows * columns * words), threads),
+        *(schedule.rows, schedule.vectors, sums, schedule.unroll, schedule.prefetch),
+        *(math.log2(k_block), math.log2(-(-words // k_block)), math.log2(row_tiles)),
+        *(math.log2(blocks), math.log2(panels)),
+        *(schedule.parallel == "rows", schedule.parallel == "columns"),
+        *(schedule.order == "columns", min(tasks, 64), -(-tasks // threads) * threads / tasks),
+        tiles * schedule.rows * panels * width / (rows * columns),
+        (schedule.rows + schedule.vectors) / sums,
+        math.log2(panel / target.l1_bytes),
+        math.log2(block / target.l2_bytes),
+        math.log2(4 * words * (rows + columns) / target.l2_bytes),
+        (rows % schedule.rows) / schedule.rows,
+        aliased,
+        sums / target.registers,
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A tree of one depth: at level l, node n asks whether a feature's bin is above a threshold."""
+
+    splits: tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]
+    leaves: NDArray[np.float64]
+
+    def predict(self, binned: NDArray[np.int64]) -> NDArray[np.float64]:
+        node = np.zeros(len(binned), np.int64)
+        for feature, threshold in self.splits:
+            above = binned[np.arange(len(binned)), feature[node]] > threshold[node]
+            node = 2 * node + above
+        return self.leaves[node]
+
+
+@dataclass(slots=True)
+class BoostedTrees:
+    """Gradient-boosted regression trees on quantized features.
+
+    Attributes:
+        count: Trees.
+        depth: Levels of each.
+        rate: Part of each tree's answer that is used.
+        bins: Values that a feature is reduced to.
+    """
+
+    count: int = 60
+    depth: int = 4
+    rate: float = 0.2
+    bins: int = 24
+    _edges: list[NDArray[np.float64]] = field(default_factory=list)
+    _trees: list[_Tree] = field(default_factory=list)
+    _start: float = 0.0
+
+    def fit(
+        self,
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        weights: NDArray[np.float64] | None = None,
+    ) -> BoostedTrees:
+        """Learns y from x.
+
+        Args:
+            x: [samples, features].
+            y: [samples].
+            weights: [samples], how much each counts; all alike if not given.
+        """
+        weights = np.ones(len(y)) if weights is None else weights
+        quantiles = np.linspace(0, 1, self.bins + 1)[1:-1]
+        self._edges = [np.unique(np.quantile(column, quantiles)) for column in x.T]
+        binned = self._binned(x)
+        self._start = float(np.average(y, weights=weights))
+        self._trees = []
+        answer = np.full(len(y), self._start)
+        for _ in range(self.count):
+            tree = self._grow(binned, y - answer, weights)
+            self._trees.append(tree)
+            answer += self.rate * tree.predict(binned)
+        return self
+
+    def predict(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns y for x of shape [samples, features]."""
+        binned = self._binned(x)
+        answer = np.full(len(x), self._start)
+        for tree in self._trees:
+            answer += self.rate * tree.predict(binned)
+        return answer
+
+    def _binned(self, x: NDArray[np.float64]) -> NDArray[np.int64]:
+        columns = [np.searchsorted(edges, x[:, i]) for i, edges in enumerate(self._edges)]
+        return np.stack(columns, axis=1)
+
+    def _grow(
+        self, binned: NDArray[np.int64], rest: NDArray[np.float64], weights: NDArray[np.float64]
+    ) -> _Tree:
+        node = np.zeros(len(rest), np.int64)
+        splits = []
+        for level in range(self.depth):
+            feature, threshold = self._best_splits(binned, rest, weights, node, 1 << level)
+            splits.append((feature, threshold))
+            node = 2 * node + (binned[np.arange(len(node)), feature[node]] > threshold[node])
+        total = np.bincount(node, weights * rest, 1 << self.depth)
+        weight = np.bincount(node, weights, 1 << self.depth)
+        return _Tree(tuple(splits), total / (weight + 1.0))
+
+    def _best_splits(
+        self,
+        binned: NDArray[np.int64],
+        rest: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        node: NDArray[np.int64],
+        nodes: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The feature and threshold of each node that explain most of what is left."""
+        count = binned.shape[1]
+        shape = (nodes, count, self.bins)
+        cell = (node[:, None] * count + np.arange(count)) * self.bins + binned
+        heavy = np.repeat(weights, count)
+        size = nodes * count * self.bins
+        total = np.bincount(cell.ravel(), np.repeat(weights * rest, count), size).reshape(shape)
+        weight = np.bincount(cell.ravel(), heavy, size).reshape(shape)
+        low, low_weight = total.cumsum(axis=2), weight.cumsum(axis=2)
+        high, high_weight = low[..., -1:] - low, low_weight[..., -1:] - low_weight
+        gain = low**2 / (low_weight + 1.0) + high**2 / (high_weight + 1.0)
+        best = gain.reshape(nodes, -1).argmax(axis=1)
+        return best // self.bins, best % self.bins
+
+
+class CostModel:
+    """Says how good schedules are, from records of any shape and from new measurements.
+
+    Args:
+        target: The machine that is tuned for.
+        threads: Threads that will share the work.
+        records: Earlier records of this machine or of others; empty to start from nothing.
+    """
+
+    def __init__(self, target: Target, threads: int, records: Iterable[Record] = ()) -> None:
+        self.target, self.threads = target, threads
+        usable = [record for record in records if record.target.endswith(target.level)]
+        self._prior = _relative(
+            [(record.workload, record.threads, record.schedule, record.speed) for record in usable]
+        )
+        self._prior_x = self._rows(
+            [(workload_of(key), schedule, count) for key, count, schedule, _ in self._prior]
+        )
+        self._trees: BoostedTrees | None = None
+        if len(self._prior) >= 8:
+            self._trees = BoostedTrees().fit(self._prior_x, self._targets(self._prior))
+
+    @property
+    def knows(self) -> bool:
+        """Whether it has learnt anything yet."""
+        return self._trees is not None
+
+    def update(self, workload: Workload, measured: Sequence[tuple[Schedule, float]]) -> None:
+        """Learns again, with measurements of the workload at hand.
+
+        Args:
+            workload: What is tuned.
+            measured: Schedules and their speeds.
+        """
+        own = _relative([(workload.key, self.threads, s, speed) for s, speed in measured])
+        x = self._rows([(workload, schedule, count) for _, count, schedule, _ in own])
+        y = self._targets(own)
+        # Few new measurements stand against many old ones of other shapes: they count more.
+        weights = np.concatenate([np.ones(len(self._prior)), np.full(len(own), 3.0)])
+        everything = np.concatenate([self._prior_x, x])
+        targets = np.concatenate([self._targets(self._prior), y])
+        self._trees = BoostedTrees().fit(everything, targets, weights)
+
+    def predict(self, workload: Workload, schedules: Sequence[Schedule]) -> NDArray[np.float64]:
+        """Returns the expected speeds, 1 for the best; all alike if nothing is known."""
+        if self._trees is None:
+            return np.zeros(len(schedules))
+        rows = [(workload, schedule, self.threads) for schedule in schedules]
+        return self._trees.predict(self._rows(rows))
+
+    def _rows(self, cases: Sequence[tuple[Workload, Schedule, int]]) -> NDArray[np.float64]:
+        rows = [features(w, s, self.target, threads) for w, s, threads in cases]
+        return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
+
+    @staticmethod
+    def _targets(cases: Sequence[tuple[str, int, Schedule, float]]) -> NDArray[np.float64]:
+        return np.array([speed for *_, speed in cases], np.float64)
+
+
+def _relative(
+    cases: Sequence[tuple[str, int, Schedule, float]],
+) -> list[tuple[str, int, Schedule, float]]:
+    """Speeds as parts of the best speed of the same workload and threads."""
+    best: dict[tuple[str, int], float] = {}
+    for key, threads, _, speed in cases:
+        best[key, threads] = max(best.get((key, threads), 0.0), speed)
+    return [(key, n, schedule, speed / best[key, n]) for key, n, schedule, speed in cases]

@@ -1,0 +1,1 @@
+"""Loops around micro-kernels, written from a workload and a schedule."""

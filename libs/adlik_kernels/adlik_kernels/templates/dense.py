@@ -1,0 +1,207 @@
+"""The template of dense products: the loops around the micro-kernel, written from a schedule.
+
+A kernel is made for a depth, a number of columns and a schedule, and takes any number of rows,
+unless the workload says how many: then only the one tail of rows that occurs is written.
+
+The loops, outermost first, with order="columns":
+
+    for panel in panels of w        # vectors x lanes columns; shared out with parallel="columns"
+        for block in blocks of rows # row_tiles tiles; shared out with parallel="rows"
+            for part in blocks of k
+                for tile in block       # the micro-kernel: rows x panel
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
+from adlik_kernels.codegen.isa import GROUP, dot_of
+from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.errors import InvalidSchedule
+from adlik_kernels.machine.target import Target
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.space import Space
+from adlik_kernels.workload import Dense
+
+X, W, OUT, BIAS, RESIDUAL, SCALE, QUANTIZATION, ROWS = range(8)
+"""Places of the arguments in a dense kernel's block of words."""
+
+ARGUMENTS = 8
+
+
+def dense_module(workload: Dense, schedule: Schedule, target: Target) -> Any:
+    """Returns the LLVM module of a dense kernel; its one public function is `kernel`.
+
+    Args:
+        workload: What is computed. With rows 0 the kernel takes any number of rows.
+        schedule: How.
+        target: For which machine.
+
+    Raises:
+        InvalidSchedule: The schedule is not allowed for this workload on this machine.
+    """
+    fault = Space(workload, target, threads=2).fault(schedule)
+    if fault:
+        raise InvalidSchedule(f"{schedule} does not fit {workload.key}: {fault}.")
+    module = ir.Module("dense")
+    _Nest(module, workload, schedule, target).write()
+    return module
+
+
+def row_tails(rows: int, tile: int) -> tuple[int, ...]:
+    """Returns the tiles that cover what is left of the rows after whole tiles, largest first.
+
+    With a known number of rows it is the one remainder; with any number, powers of two.
+    """
+    if rows:
+        return (rows % tile,) if rows % tile else ()
+    return tuple(power for power in (16, 8, 4, 2, 1) if power < tile)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the sums of one panel: its columns, and `steps` words along k from `k` on."""
+
+    panel: Value
+    columns: int
+    k: Value
+    steps: int
+    starts: bool
+    ends: bool
+
+
+class _Nest:
+    def __init__(self, module: Any, workload: Dense, schedule: Schedule, target: Target) -> None:
+        self.module, self.workload, self.schedule, self.target = module, workload, schedule, target
+        self.words = -(-workload.depth // GROUP[workload.dtype])
+        self.width = schedule.vectors * target.lanes
+        self.panels = -(-workload.columns // self.width)
+        self.k_block = schedule.k_block or self.words
+        self.tiles: dict[str, Any] = {}
+        self.e = Emitter(kernel_function(module, "kernel"))
+        self.chunk, self.chunks, block = self.e.function.args
+        places = (X, W, OUT, BIAS, RESIDUAL, SCALE, QUANTIZATION)
+        self.pointers = {place: self.e.argument(block, place) for place in places}
+        count = self.e.argument(block, ROWS, pointer=False)
+        self.rows = self.e.word(workload.rows) if workload.rows else count
+
+    def write(self) -> None:
+        e, schedule = self.e, self.schedule
+        covered = schedule.rows * schedule.row_tiles
+        blocks = e.div(e.add(self.rows, covered - 1), covered)
+        if schedule.parallel == "blocks":
+            first, last = self._share(e.mul(blocks, self.panels))
+            with e.loop(first, last) as index:
+                if schedule.order == "columns":
+                    self._panel(e.div(index, blocks), e.rem(index, blocks))
+                else:
+                    self._panel(e.rem(index, self.panels), e.div(index, self.panels))
+        else:
+            by_rows = schedule.parallel == "rows"
+            row_range = self._share(blocks) if by_rows else (e.word(0), blocks)
+            column_range = (0, self.panels) if by_rows else self._share(e.word(self.panels))
+            if schedule.order == "columns":
+                with e.loop(*column_range) as panel, e.loop(*row_range) as block:
+                    self._panel(panel, block)
+            else:
+                with e.loop(*row_range) as block, e.loop(*column_range) as panel:
+                    self._panel(panel, block)
+        e.builder.ret_void()
+
+    def _share(self, total: Value) -> tuple[Value, Value]:
+        """The part of `total` pieces of work that belongs to this chunk."""
+        e = self.e
+        first = e.div(e.mul(total, self.chunk), self.chunks)
+        return first, e.div(e.mul(total, e.add(self.chunk, 1)), self.chunks)
+
+    def _panel(self, panel: Value, block: Value) -> None:
+        """One panel of columns by one block of rows; the last panel may be narrower."""
+        tail = self.workload.columns - (self.panels - 1) * self.width
+        if tail == self.width or self.panels == 1:
+            self._k_blocks(panel, block, tail)
+            return
+        with self.e.builder.if_else(self.e.less(panel, self.panels - 1)) as (then, otherwise):
+            with then:
+                self._k_blocks(panel, block, self.width)
+            with otherwise:
+                self._k_blocks(panel, block, tail)
+
+    def _k_blocks(self, panel: Value, block: Value, columns: int) -> None:
+        parts = -(-self.words // self.k_block)
+        last = self.words - (parts - 1) * self.k_block
+        if parts == 1:
+            self._tiles(block, _Part(panel, columns, self.e.word(0), self.words, True, True))
+            return
+        size = self.k_block
+        self._tiles(block, _Part(panel, columns, self.e.word(0), size, True, False))
+        if parts > 2:
+            with self.e.loop(1, parts - 1) as part:
+                start = self.e.mul(part, size)
+                self._tiles(block, _Part(panel, columns, start, size, False, False))
+        start = self.e.word((parts - 1) * size)
+        self._tiles(block, _Part(panel, columns, start, last, False, True))
+
+    def _tiles(self, block: Value, part: _Part) -> None:
+        """Whole tiles of a block of rows, then, in the last block, the tails."""
+        e, height = self.e, self.schedule.rows
+        covered = height * self.schedule.row_tiles
+        start = e.mul(block, covered)
+        stop = e.least(e.add(start, covered), self.rows)
+        whole = e.add(start, e.mul(e.div(e.sub(stop, start), height), height))
+        with e.loop(start, whole, height) as row:
+            self._call(row, height, part)
+        tails = row_tails(self.workload.rows, height)
+        if not tails:
+            return
+        at = e.variable(whole.type, whole)
+        for tail in tails:
+            row = e.builder.load(at)
+            with e.when(e.less(e.add(row, tail - 1), stop)):
+                self._call(row, tail, part)
+                e.builder.store(e.add(row, tail), at)
+
+    def _call(self, row: Value, height: int, part: _Part) -> None:
+        e, p = self.e, self.pointers
+        size = 1 if self.workload.output == "uint8" else 4
+        tile = Tile(
+            rows=height,
+            vectors=-(-part.columns // self.target.lanes),
+            columns=part.columns,
+            unroll=self.schedule.unroll,
+            prefetch=self.schedule.prefetch,
+            starts=part.starts,
+            ends=part.ends,
+            x_row=4 * self.words,
+            x_step=4,
+            out_row=size * self.workload.columns,
+            w_step=4 * self.width,
+        )
+        x = e.at(p[X], e.add(e.mul(row, tile.x_row), e.mul(part.k, 4)))
+        panel_bytes = 4 * self.width * self.words
+        w_offset = e.add(e.mul(part.panel, panel_bytes), e.mul(part.k, tile.w_step))
+        column = e.mul(part.panel, self.width)
+        place = e.add(e.mul(row, self.workload.columns), column)
+        per_column = e.mul(column, 4)
+        arguments = [
+            e.word(part.steps),
+            x,
+            e.at(p[W], w_offset),
+            e.at(p[OUT], e.mul(place, size)),
+            e.at(p[BIAS], per_column),
+            e.at(p[RESIDUAL], e.mul(place, 4)),
+            e.at(p[SCALE], per_column),
+            p[QUANTIZATION],
+        ]
+        e.builder.call(self._tile(tile), arguments)
+
+    def _tile(self, tile: Tile) -> Any:
+        if tile.name not in self.tiles:
+            dot = dot_of(self.workload.dtype, self.target)
+            self.tiles[tile.name] = write_tile(
+                self.module, tile, self.workload, dot, self.target.lanes
+            )
+        return self.tiles[tile.name]
