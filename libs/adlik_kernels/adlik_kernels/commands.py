@@ -9,7 +9,8 @@ from pathlib import Path
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import KernelError
-from adlik_kernels.plans.graph import Graph, read_onnx
+from adlik_kernels.plans.graph import Graph
+from adlik_kernels.plans.onnx_graph import read_onnx
 from adlik_kernels.schedules.db import Database, shipped
 from adlik_kernels.schedules.registry import database_path
 from adlik_kernels.schedules.space import Space
@@ -68,19 +69,21 @@ def operators_of(graph: Graph, batch: int) -> dict[Workload, int]:
     """
     found: Counter[Workload] = Counter()
     for operator in graph.operators:
+        dtype = "fp32" if operator.w_scale is None else "int8"
         if operator.kind == "dense" and operator.w is not None:
             depth, columns = operator.w.shape
-            found[Dense(batch, columns, depth)] += 1
-        elif operator.kind == "conv":
-            height, width, channels = graph.shapes[operator.inputs[0]]
+            found[Dense(batch, columns, depth, dtype)] += 1
+        elif operator.kind == "conv" and operator.w is not None:
+            height, width, channels = (int(size) for size in graph.values[operator.inputs[0]].shape)
             workload = Conv2d(
                 height=height,
                 width=width,
                 channels=channels,
-                filters=graph.shapes[operator.output][2],
+                filters=operator.w.shape[0],
                 kernel=operator.window,
                 stride=operator.stride,
                 padding=operator.padding,
+                dtype=dtype,
             )
             found[workload] += 1
     return dict(found)

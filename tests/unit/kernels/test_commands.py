@@ -4,7 +4,7 @@ import pytest
 from adlik_kernels import KernelError, configure, configured
 from adlik_kernels.__main__ import main
 from adlik_kernels.commands import operators_of, seconds_of, tune_model
-from adlik_kernels.plans.graph import read_onnx
+from adlik_kernels.plans.onnx_graph import read_onnx
 from adlik_kernels.schedules.db import Database
 from adlik_kernels.schedules.registry import database_path
 

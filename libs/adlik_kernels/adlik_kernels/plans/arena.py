@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LINE = 16
-"""Floats of a cache line: every value begins at one."""
+LINE = 64
+"""Bytes of a cache line: every value begins at one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,23 +21,23 @@ class Lifetime:
         name: The value.
         first: The step that makes it.
         last: The last step that reads it.
-        numbers: Floats of one picture.
-        border: Height, width and channels if it has a border, else None.
+        size: Its bytes.
+        border: What values with a border must share to share a place, None without one.
     """
 
     name: str
     first: int
     last: int
-    numbers: int
-    border: tuple[int, int, int] | None = None
+    size: int
+    border: tuple[int, ...] | None = None
 
     def meets(self, other: Lifetime) -> bool:
         """Returns whether both are needed at the same step."""
         return self.first <= other.last and other.first <= self.last
 
 
-def arrange(lifetimes: Sequence[Lifetime], batch: int) -> tuple[dict[str, int], int]:
-    """Returns where each value begins, in floats, and how many floats are needed in all.
+def arrange(lifetimes: Sequence[Lifetime]) -> tuple[dict[str, int], int]:
+    """Returns where each value begins, in bytes, and how many bytes are needed in all.
 
     The largest value is placed first, each at the lowest place where no value of its time lies:
     "greedy by size", Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference"
@@ -45,12 +45,11 @@ def arrange(lifetimes: Sequence[Lifetime], batch: int) -> tuple[dict[str, int], 
 
     Args:
         lifetimes: The values.
-        batch: Pictures.
     """
     placed: list[tuple[int, int, Lifetime]] = []
     places: dict[str, int] = {}
-    for value in sorted(lifetimes, key=lambda v: (-v.numbers, v.first)):
-        size = -(-value.numbers * batch // LINE) * LINE
+    for value in sorted(lifetimes, key=lambda v: (-v.size, v.first)):
+        size = -(-value.size // LINE) * LINE
         taken = sorted((start, end) for start, end, other in placed if _apart(value, other))
         at = _like(value, placed)
         if at is None:
@@ -61,7 +60,7 @@ def arrange(lifetimes: Sequence[Lifetime], batch: int) -> tuple[dict[str, int], 
                 at = max(at, end)
         placed.append((at, at + size, value))
         places[value.name] = at
-    return places, max((end for _, end, _ in placed), default=0)
+    return places, max((end for _, end, _ in placed), default=LINE)
 
 
 def _apart(value: Lifetime, other: Lifetime) -> bool:
@@ -81,4 +80,4 @@ def _like(value: Lifetime, placed: Sequence[tuple[int, int, Lifetime]]) -> int |
 
 
 def _twins(value: Lifetime, other: Lifetime) -> bool:
-    return (value.border, value.numbers) == (other.border, other.numbers)
+    return (value.border, value.size) == (other.border, other.size)

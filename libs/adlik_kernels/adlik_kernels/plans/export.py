@@ -10,15 +10,17 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import BuildFailed
-from adlik_kernels.plans.plan import Plan, Step
+from adlik_kernels.plans.graph import BATCH, TOKENS
+from adlik_kernels.plans.plan import WORDS, Plan
+from adlik_kernels.plans.steps import IN, OUT, Step, product
 
 _ALIGNED = 64
 
@@ -55,15 +57,16 @@ _SOURCE = """\
 __asm__(".section .rodata\\n.balign {aligned}\\n{name}_weights:\\n"
         ".incbin \\"{weights}\\"\\n.previous");
 extern const char {name}_weights[] __attribute__((visibility("hidden")));
-{declarations} void {name}_prepare(void *arena) {{
-memset(arena, 0, {upper}_ARENA); }} int {name}_run(void *arena, const float *input, float *output)
-{{
+{declarations}
+void {name}_prepare(void *arena) {{
+  memset(arena, 0, {upper}_ARENA);
+{levels}
+}}
+int {name}_run(void *arena, const float *input, float *output) {{
   char *a = arena;
   const char *w = {name}_weights;
   if (!({supported})) return 1;
-  memcpy(a + {source}, input, {upper}_INPUT * sizeof(float));
 {calls}
-  memcpy(output, a + {result}, {upper}_OUTPUT * sizeof(float));
   return 0;
 }}
 """
@@ -88,10 +91,18 @@ def export_plan(plan: Plan, folder: Path, name: str, batch: int = 1) -> Path:
         The library's path.
 
     Raises:
-        BuildFailed: The name is none in C, or there is no C compiler, or it fails.
+        BuildFailed: The name is none in C, there is no C compiler, or it fails; or the model has
+            several inputs or outputs, or sequences of open length.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name):
         raise BuildFailed(f"{name!r} cannot begin names in C.", cure="Use small letters and _.")
+    graph = plan.graph
+    is_open = any(TOKENS in graph.values[given].shape for given in graph.inputs)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or is_open:
+        raise BuildFailed(
+            "Only models with one input and one output of known sizes can be exported.",
+            cure="Export the model with fixed sizes and one output.",
+        )
     compiler = shutil.which("cc")
     if compiler is None:
         raise BuildFailed("There is no C compiler.", cure="Install one, such as gcc, as cc.")
@@ -104,7 +115,8 @@ def export_plan(plan: Plan, folder: Path, name: str, batch: int = 1) -> Path:
             path.write_text(header)
         (work / "plan.c").write_text(source)
         (work / "weights.bin").write_bytes(weights)
-        objects = {step.kernel.symbol: step.kernel.code for step in plan.steps(batch)}
+        steps = plan.steps({BATCH: batch})
+        objects = {step.kernel.symbol: step.kernel.code for step in steps}
         for number, code in enumerate(objects.values()):
             (work / f"{number}.o").write_bytes(code)
         names = [str(work / f"{number}.o") for number in range(len(objects))]
@@ -119,12 +131,15 @@ def export_plan(plan: Plan, folder: Path, name: str, batch: int = 1) -> Path:
 def _texts(plan: Plan, name: str, batch: int, weights: Path) -> tuple[str, str, bytes]:
     """Header, C source and weights."""
     target = configuration.target()
-    places, floats = plan.arena(batch)
+    sizes = {BATCH: batch}
+    places, total = plan.arena(sizes)
     pool = _Weights()
-    steps = plan.steps(batch)
-    calls = "\n".join(_call(step, places, pool, batch) for step in steps)
+    steps = plan.steps(sizes)
+    where = dict.fromkeys(_both(IN, plan.graph.inputs), "input")
+    where |= dict.fromkeys(_both(OUT, plan.graph.outputs), "output")
+    where |= {value: f"a + {start}" for value, start in places.items()}
+    calls = "\n".join(_call(step, where, pool, batch) for step in steps)
     symbols = dict.fromkeys(step.kernel.symbol for step in steps)
-    source, result = plan.ends(batch)
     shapes = (batch, *plan.input_shape), (batch, *plan.output_shape)
     facts: dict[str, Any] = {
         "name": name,
@@ -134,11 +149,13 @@ def _texts(plan: Plan, name: str, batch: int, weights: Path) -> tuple[str, str, 
         "aligned": _ALIGNED,
         "input": list(shapes[0]),
         "output": list(shapes[1]),
-        "inputs": int(np.prod(shapes[0])),
-        "outputs": int(np.prod(shapes[1])),
-        "arena": -(-4 * floats // _ALIGNED) * _ALIGNED,
-        "source": 4 * source,
-        "result": 4 * result,
+        "inputs": product(shapes[0], {}),
+        "outputs": product(shapes[1], {}),
+        "arena": -(-total // _ALIGNED) * _ALIGNED,
+        "levels": "\n".join(
+            f"  memset((char *)arena + {start}, {level}, {stop - start});"
+            for start, stop, level in plan.levels(sizes)
+        ),
         "weights": weights,
         "calls": calls,
         "declarations": "\n".join(
@@ -157,15 +174,23 @@ def _level(level: str) -> str:
     return "avx512" if level == "amx" else level
 
 
-def _call(step: Step, places: dict[str, int], pool: _Weights, batch: int) -> str:
-    words = ["0"] * 8
+def _both(beginning: str, names: Sequence[str]) -> list[str]:
+    """Names of callers' arrays, as models see them and as operators do."""
+    return [*names, *(beginning + name for name in names)]
+
+
+def _call(step: Step, where: dict[str, str], pool: _Weights, batch: int) -> str:
+    words = ["0"] * WORDS
     for place, value in step.values.items():
-        words[place] = f"(int64_t)(a + {4 * places[value]})" if value else "0"
+        words[place] = f"(int64_t)({where[value]})" if value else "0"
     for place, weights in step.fixed.items():
         words[place] = f"(int64_t)(w + {pool.add(weights)})"
-    words[step.batch_place] = str(batch)
+    for place, parts in step.counts.items():
+        words[place] = str(product(parts, {BATCH: batch}))
+    for place, word in step.words.items():
+        words[place] = str(word)
     listed = ", ".join(words)
-    return f"  {{ const int64_t k[8] = {{{listed}}}; {step.kernel.symbol}(0, 1, k); }}"
+    return f"  {{ const int64_t k[{WORDS}] = {{{listed}}}; {step.kernel.symbol}(0, 1, k); }}"
 
 
 class _Weights:

@@ -1,0 +1,230 @@
+"""From operators to kernels: which code runs, on what, and who shares it.
+
+A new operator is a function here, or in a module beside, and a line in `MAKERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adlik_kernels.codegen.build import load
+from adlik_kernels.operators.conv import along_k, conv2d_kernel
+from adlik_kernels.operators.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
+from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
+from adlik_kernels.operators.packing import pack_weights, pad_columns
+from adlik_kernels.plans.graph import BATCH, Graph, Operator, Size, UnsupportedGraph
+from adlik_kernels.plans.steps import IN, OUT, Lowering, Step, residual_of
+from adlik_kernels.schedules.registry import choose
+from adlik_kernels.templates.depthwise import Depthwise, depthwise_module
+from adlik_kernels.templates.small import Layout, Map, Pool, Small, Softmax, small_module
+from adlik_kernels.workload import Conv2d, Dense
+
+SMALL_WORTH_SHARING = 100_000
+"""Numbers above which a small operator is shared among threads."""
+
+
+def lower(plan: Lowering) -> list[Step]:
+    """Returns the kernels of a model, in order.
+
+    Raises:
+        UnsupportedGraph: An operator has no kernel for what it is asked.
+    """
+    graph = plan.graph
+    steps = [
+        _small(plan, Layout(plan.grids[name], to_last=True), {0: IN + name, 1: name}, (BATCH,))
+        for name in graph.inputs
+        if graph.values[name].is_picture
+    ]
+    steps += [MAKERS[operator.kind](plan, operator) for operator in graph.operators]
+    for name in dict.fromkeys(graph.outputs):
+        if graph.values[name].is_picture:
+            layout = Layout(plan.grids[name], to_last=False)
+            steps.append(_small(plan, layout, {0: name, 1: OUT + name}, (BATCH,)))
+    return steps
+
+
+def _small(plan: Lowering, workload: Small, values: dict[int, str], rows: tuple[Size, ...]) -> Step:
+    lanes = plan.target.lanes
+    name = type(workload).__name__.lower()
+    loaded = load(name, workload, lambda: small_module(workload, lanes), plan.target)
+    grid = workload.grid if isinstance(workload, Layout) else workload.source
+    return Step(
+        kernel=loaded,
+        values=values,
+        fixed={},
+        counts={3: rows},
+        rows=rows,
+        work=grid.numbers,
+        threshold=SMALL_WORTH_SHARING,
+    )
+
+
+def _plain(plan: Lowering, operator: Operator) -> Step:
+    """Pooling, sums, activations and softmax of floats."""
+    if any(plan.value(name).levels for name in (*operator.inputs, operator.output)):
+        raise UnsupportedGraph(f"There is no {operator.kind} of levels.")
+    grids = [plan.grids[name] for name in operator.inputs]
+    made = plan.grids[operator.output]
+    values = {0: operator.inputs[0], 1: operator.output}
+    workload: Small
+    if operator.kind == "softmax":
+        workload = Softmax(grids[0], made)
+    elif operator.kind in {"max", "mean"}:
+        shape = (operator.window, operator.stride, operator.padding)
+        workload = Pool(grids[0], made, operator.kind, *shape)
+    else:
+        second = grids[1] if operator.kind == "sum" else None
+        workload = Map(grids[0], made, second, operator.activation)
+        if second is not None:
+            values[2] = operator.inputs[1]
+    return _small(plan, workload, values, plan.rows(operator.inputs[0]))
+
+
+def _conv(plan: Lowering, operator: Operator) -> Step:
+    assert operator.w is not None
+    given, made = plan.grids[operator.inputs[0]], plan.grids[operator.output]
+    residual = residual_of(operator)
+    is_int8 = operator.w_scale is not None
+    workload = Conv2d(
+        height=given.height,
+        width=given.width,
+        channels=given.channels,
+        filters=made.channels,
+        kernel=operator.window,
+        stride=operator.stride,
+        padding=operator.padding,
+        border=(given.border, given.border),
+        out_border=made.border,
+        residual_border=plan.grids[residual].border if residual else 0,
+        dtype="int8" if is_int8 else "fp32",
+        output="uint8" if plan.value(operator.output).levels else "float32",
+        bias=is_int8 or operator.bias is not None,
+        residual=bool(residual),
+        activation=operator.activation,
+    )
+    schedule = choose(workload, plan.target, plan.threads).schedule
+    turned = along_k(operator.w)
+    packed = pack_weights(turned, schedule.vectors * plan.target.lanes, workload.dtype)
+    code = conv2d_kernel(workload, schedule, plan.target)
+    return Step(
+        kernel=code,
+        values={0: operator.inputs[0], 2: operator.output, 4: residual},
+        fixed={1: packed, **_end(plan, operator, turned)},
+        counts={7: (BATCH,)},
+        rows=(BATCH,),
+        work=workload.operations,
+        threshold=WORTH_SHARING,
+    )
+
+
+def _end(plan: Lowering, operator: Operator, w: NDArray[Any]) -> dict[int, NDArray[Any]]:
+    """The constants of a product's fused end, by their places."""
+    constants: Constants
+    if operator.w_scale is None:
+        constants = float_constants(operator.bias, w.shape[1])
+    else:
+        given, made = (plan.value(n).levels for n in (operator.inputs[0], operator.output))
+        assert given is not None
+        quantization = Quantization(
+            x_scale=given.scale,
+            x_zero=given.zero,
+            w_scale=operator.w_scale,
+            out_scale=made.scale if made else 0.0,
+            out_zero=made.zero if made else 0,
+        )
+        constants = int8_constants(quantization, w, operator.bias)
+    return dict(zip((3, 5, 6), constants, strict=True))
+
+
+def _depthwise(plan: Lowering, operator: Operator) -> Step:
+    assert operator.w is not None
+    if operator.w_scale is not None:
+        raise UnsupportedGraph("There is no depthwise convolution of levels.")
+    given, made = plan.grids[operator.inputs[0]], plan.grids[operator.output]
+    shape = (operator.window, operator.stride, operator.padding)
+    workload = Depthwise(given, made, *shape, operator.activation)
+    target = plan.target
+    loaded = load("depthwise", workload, lambda: depthwise_module(workload, target), target)
+    weights = np.ascontiguousarray(operator.w[:, 0].transpose(1, 2, 0))
+    bias = pad_columns(0.0 if operator.bias is None else operator.bias, made.channels)
+    return Step(
+        kernel=loaded,
+        values={0: operator.inputs[0], 1: operator.output},
+        fixed={2: weights, 4: bias},
+        counts={3: (BATCH,)},
+        rows=(BATCH,),
+        work=2 * made.numbers * operator.window[0] * operator.window[1],
+        threshold=WORTH_SHARING,
+    )
+
+
+def _dense(plan: Lowering, operator: Operator) -> Step:
+    """A kernel for many rows, with others for one row and for few."""
+    assert operator.w is not None
+    if plan.grids[operator.inputs[0]].border:
+        raise UnsupportedGraph("A plan cannot flatten a picture that a convolution pads.")
+    many, few, one = (_product(plan, operator, rows) for rows in (0, 4, 1))
+    many.few.update({1: one, FEW_ROWS - 1: few})
+    return many
+
+
+def _product(plan: Lowering, operator: Operator, like: int) -> Step:
+    """A product for any rows, with the schedule for so many; for one row code of its own."""
+    assert operator.w is not None
+    is_int8 = operator.w_scale is not None
+    residual = residual_of(operator)
+    depth, columns = operator.w.shape
+    workload = Dense(
+        rows=0,
+        columns=columns,
+        depth=depth,
+        dtype="int8" if is_int8 else "fp32",
+        output="uint8" if plan.value(operator.output).levels else "float32",
+        bias=is_int8 or operator.bias is not None,
+        residual=bool(residual),
+        activation=operator.activation,
+    )
+    schedule = choose(workload.for_rows(like), plan.target, plan.threads).schedule
+    packed = pack_weights(operator.w, schedule.vectors * plan.target.lanes, workload.dtype)
+    kind = workload.for_rows(1) if like == 1 else workload
+    rows = plan.rows(operator.output)
+    return Step(
+        kernel=dense_kernel(kind, schedule, plan.target),
+        values={0: operator.inputs[0], 2: operator.output, 4: residual},
+        fixed={1: packed, **_end(plan, operator, operator.w)},
+        counts={7: rows},
+        rows=rows,
+        work=workload.for_rows(1).operations,
+        threshold=WORTH_SHARING,
+    )
+
+
+def _missing(_plan: Lowering, operator: Operator) -> Step:
+    raise UnsupportedGraph(f"There is no kernel for {operator.kind} yet.")
+
+
+MAKERS: dict[str, Callable[[Lowering, Operator], Step]] = {
+    "attention": _missing,
+    "conv": _conv,
+    "dense": _dense,
+    "depthwise": _depthwise,
+    "dequantize": _missing,
+    "map": _plain,
+    "max": _plain,
+    "mean": _plain,
+    "norm": _missing,
+    "quantize": _missing,
+    "scale": _missing,
+    "softmax": _plain,
+    "sum": _plain,
+}
+"""What makes the kernel of an operator, by its kind."""
+
+
+def supports(graph: Graph) -> bool:
+    """Returns whether every operator of a graph has a maker."""
+    return all(operator.kind in MAKERS for operator in graph.operators)

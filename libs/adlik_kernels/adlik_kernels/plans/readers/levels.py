@@ -1,0 +1,232 @@
+"""Readers of quantized models: QuantizeLinear and DequantizeLinear around operators.
+
+A dequantized value is a view of its levels: convolutions and products with quantized weights read
+the levels themselves, and a QuantizeLinear behind such an operator becomes its requantization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from adlik_kernels.plans.graph import (
+    Array,
+    Levels,
+    Node,
+    Operator,
+    UnsupportedGraph,
+    Value,
+    as_float,
+)
+from adlik_kernels.plans.reader import Reader, View
+
+SIGNED = 128
+"""What is added to signed levels of activations, which kernels read unsigned."""
+
+
+def dequantize(reader: Reader, node: Node) -> None:
+    """DequantizeLinear of weights, or of levels that this plan has made."""
+    constant = reader.constant(node.inputs[0])
+    if constant is not None:
+        scale, zero = reader.needed(node.inputs[1]), _zeros(reader, node)
+        is_shifted = constant.dtype == np.int8 and np.any(zero != 0)
+        if node.attributes.get("block_size", 0) or is_shifted:
+            raise UnsupportedGraph("A plan knows weights whose level 0 is 0.")
+        axis = node.attributes.get("axis", 1)
+        reader.look(node, "weights", (), array=constant, scale=scale, axis=axis, zero=zero)
+        return
+    levels = _levels(reader, node)
+    source = reader.name(node.inputs[0])
+    if source not in reader.values or reader.values[source].levels != levels:
+        raise UnsupportedGraph("A plan dequantizes what it has quantized only.")
+    reader.look(node, "levels", (source,))
+
+
+def quantize(reader: Reader, node: Node) -> None:
+    """QuantizeLinear of what a plan has computed."""
+    levels, output = _levels(reader, node), node.outputs[0]
+    again = reader.view(node.inputs[0], "levels")
+    if again is not None and reader.values[again.sources[0]].levels == levels:
+        reader.rename(output, again.sources[0])
+        return
+    joined = reader.view(node.inputs[0], "level sum")
+    if joined is not None:
+        value = reader.values[joined.sources[0]]
+        operator = Operator("sum", joined.sources, output, activation=joined.facts["activation"])
+        reader.emit(operator, Value(value.shape, levels))
+        return
+    source = reader.real(node.inputs[0])
+    value, before = reader.values[source], reader.only_maker(source)
+    if before is not None and before.w_scale is not None:
+        reader.remake(before, before, output, Value(value.shape, levels))
+        return
+    reader.emit(Operator("quantize", (source,), output), Value(value.shape, levels))
+
+
+def operand(reader: Reader, name: str, *, quantized: bool) -> str:
+    """Returns the name of what an operator reads: levels where it can, else floats.
+
+    Args:
+        reader: Where from.
+        name: The input of the node.
+        quantized: Whether the operator can read levels.
+    """
+    view = reader.view(name, "levels")
+    return view.sources[0] if view is not None and quantized else reader.real(name)
+
+
+def emit_like(reader: Reader, node: Node, operator: Operator, value: Value) -> None:
+    """Adds an operator that passes on levels as they are, and the view of them."""
+    levels = reader.values[operator.inputs[0]].levels
+    if levels is None:
+        reader.emit(operator, value)
+        return
+    made = f"{node.outputs[0]}@levels"
+    reader.emit(replace(operator, output=made), Value(value.shape, levels))
+    reader.views[node.outputs[0]] = View("levels", (made,), (node.number,))
+
+
+def weights(reader: Reader, name: str, axis: int) -> tuple[Array, Array | None]:
+    """Returns weights: int8 and their scale for each filter, or float32 and None.
+
+    Args:
+        reader: Where from.
+        name: The input of the node.
+        axis: Axis of the filters.
+
+    Raises:
+        UnsupportedGraph: They are computed.
+    """
+    view = reader.view(name, "weights")
+    if view is None:
+        found = reader.needed(name)
+        if found.dtype != np.float32:
+            raise UnsupportedGraph(f"A plan knows no weights of {found.dtype}.")
+        return found, None
+    array, scale = view.facts["array"], view.facts["scale"]
+    per_filter = scale.size == 1 or view.facts["axis"] % array.ndim == axis
+    if array.dtype != np.int8 or not per_filter or scale.size not in {1, array.shape[axis]}:
+        raise UnsupportedGraph("A plan knows int8 weights with a scale a filter.", view.nodes)
+    wide = np.broadcast_to(as_float(scale).reshape(-1), (array.shape[axis],))
+    return array, np.ascontiguousarray(wide)
+
+
+def bias(reader: Reader, name: str, filters: int) -> Array | None:
+    """Returns a float32 bias of [filters], None where there is none."""
+    if not name:
+        return None
+    view = reader.view(name, "weights")
+    if view is not None:
+        scale, zero = view.facts["scale"], view.facts["zero"]
+        found = (view.facts["array"].astype(np.float64) - zero) * scale
+    else:
+        found = reader.needed(name)
+    if found.size not in {1, filters}:
+        raise UnsupportedGraph(f"A bias of {found.shape} does not fit {filters} filters.")
+    return as_float(np.broadcast_to(found.reshape(-1), (filters,)))
+
+
+def as_floats(w: Array, w_scale: Array, axis: int) -> Array:
+    """Returns int8 weights as the numbers that they stand for."""
+    shape = [1] * w.ndim
+    shape[axis] = -1
+    return as_float(w * w_scale.reshape(shape))
+
+
+def add(reader: Reader, node: Node) -> bool:
+    """Reads a sum whose sides are levels; returns whether this is one."""
+    views = [reader.view(name, "levels") for name in node.inputs]
+    for place in (1, 0):
+        other = views[1 - place]
+        before = reader.only_maker(reader.name(node.inputs[place]))
+        is_free = before is not None and len(before.inputs) == 1 and not before.activation
+        if other is None or before is None or before.w_scale is None or not is_free:
+            continue
+        if before.kind not in {"conv", "dense"}:
+            continue
+        if reader.values[before.output].shape != reader.values[other.sources[0]].shape:
+            raise UnsupportedGraph("A plan adds two values of one shape.")
+        fused = replace(before, inputs=(before.inputs[0], other.sources[0]))
+        reader.remake(before, fused, node.outputs[0])
+        return True
+    left, right = views
+    if left is None or right is None:
+        return False
+    shapes = [reader.values[view.sources[0]].shape for view in (left, right)]
+    if shapes[0] != shapes[1] or left.sources == right.sources:
+        raise UnsupportedGraph("A plan adds two values of one shape.")
+    reader.look(node, "level sum", (*left.sources, *right.sources), left, right, activation="")
+    return True
+
+
+def activate(reader: Reader, node: Node, activation: str) -> bool:
+    """Lets a ReLU join a sum of levels; returns whether this is one."""
+    view = reader.view(node.inputs[0], "level sum")
+    if view is None or activation != "relu" or view.facts["activation"]:
+        return False
+    reader.look(node, "level sum", view.sources, view, activation=activation)
+    return True
+
+
+def floats_of(reader: Reader, source: str) -> str:
+    """Returns the name of the numbers that levels stand for, for operators that know no levels."""
+    made = f"{source}@floats"
+    if made not in reader.values:
+        shape = reader.values[source].shape
+        reader.emit(Operator("dequantize", (source,), made), Value(shape))
+    return made
+
+
+def _floats(reader: Reader, _name: str, view: View) -> str:
+    return floats_of(reader, view.sources[0])
+
+
+def _summed(reader: Reader, name: str, view: View) -> str:
+    """A sum of levels that nobody quantizes: the sum of the numbers."""
+    made = f"{name}@floats"
+    if made not in reader.values:
+        left, right = (floats_of(reader, source) for source in view.sources)
+        operator = Operator("sum", (left, right), made, activation=view.facts["activation"])
+        reader.emit(operator, reader.values[left])
+    return made
+
+
+def _scaled(reader: Reader, name: str, view: View) -> str:
+    """A value times a number: the number joins the weights of the product that makes it."""
+    (x,) = view.sources
+    before = reader.only_maker(x)
+    if before is None or before.kind not in {"conv", "dense", "norm"} or before.activation:
+        raise UnsupportedGraph("A plan multiplies products with numbers only.", view.nodes)
+    if before.w is None or before.w_scale is not None or len(before.inputs) > 1:
+        raise UnsupportedGraph("A plan multiplies products with numbers only.", view.nodes)
+    factor = view.facts["factor"]
+    bias = None if before.bias is None else as_float(before.bias * factor)
+    del reader.views[name]
+    reader.remake(before, replace(before, w=as_float(before.w * factor), bias=bias), name)
+    return name
+
+
+def _levels(reader: Reader, node: Node) -> Levels:
+    """The one scale and zero of a node, the zero as of unsigned levels."""
+    scale, zero = reader.needed(node.inputs[1]), _zeros(reader, node)
+    if scale.size != 1 or zero.size != 1 or zero.dtype not in {np.dtype("u1"), np.dtype("i1")}:
+        raise UnsupportedGraph("A plan knows 8-bit values with one scale only.")
+    signed = SIGNED if zero.dtype == np.int8 else 0
+    number = float(scale.reshape(-1)[0])
+    if not np.isfinite(number) or number <= 0:
+        raise UnsupportedGraph("A scale is a number above 0.")
+    return Levels(number, int(zero.reshape(-1)[0]) + signed)
+
+
+def _zeros(reader: Reader, node: Node) -> Array:
+    return reader.needed(node.inputs[2]) if node.input(2) else np.zeros(1, np.uint8)
+
+
+REALIZERS: dict[str, Callable[[Reader, str, View], str]] = {
+    "levels": _floats,
+    "level sum": _summed,
+    "scaled": _scaled,
+}
+"""How views become real values after all."""

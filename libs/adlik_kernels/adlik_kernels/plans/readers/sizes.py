@@ -1,0 +1,165 @@
+"""Readers of what only moves or renames: reshaping, and the sizes that models compute for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from adlik_kernels.plans.graph import BATCH, Node, Size, UnsupportedGraph, Value
+from adlik_kernels.plans.reader import Reader
+from adlik_kernels.plans.readers import attention
+
+
+def constant(reader: Reader, node: Node) -> None:
+    """Constant: known already."""
+    if reader.constant(node.outputs[0]) is None:
+        raise UnsupportedGraph("A plan knows constants that are tensors only.")
+
+
+def same(reader: Reader, node: Node) -> None:
+    """Identity, and Dropout as it is when nobody trains."""
+    if any(node.outputs[1:]):
+        raise UnsupportedGraph("A plan knows no mask of a Dropout.")
+    reader.rename(node.outputs[0], reader.name(node.inputs[0]))
+
+
+def cast(reader: Reader, node: Node) -> None:
+    """Cast of sizes, which stay what they are."""
+    reader.sizes[node.outputs[0]] = sizes_of(reader, node.inputs[0])
+
+
+def shape(reader: Reader, node: Node) -> None:
+    """Shape of a value whose sizes are known."""
+    value = reader.values.get(reader.name(node.inputs[0]))
+    if value is None or value.is_picture:
+        raise UnsupportedGraph("A plan knows the shape of sequences only.")
+    if node.attributes.get("start", 0) or "end" in node.attributes:
+        raise UnsupportedGraph("A plan knows whole shapes only.")
+    reader.sizes[node.outputs[0]] = (reader.batch or BATCH, *value.shape)
+
+
+def gather(reader: Reader, node: Node) -> None:
+    """Gather of sizes."""
+    sizes, places = sizes_of(reader, node.inputs[0]), reader.needed(node.inputs[1])
+    wanted = [int(place) for place in places.reshape(-1)]
+    if any(not -len(sizes) <= place < len(sizes) for place in wanted):
+        raise UnsupportedGraph("A place lies outside of the sizes.")
+    reader.sizes[node.outputs[0]] = tuple(sizes[place] for place in wanted)
+
+
+def concat(reader: Reader, node: Node) -> None:
+    """Concat of sizes."""
+    parts = [sizes_of(reader, name) for name in node.inputs]
+    reader.sizes[node.outputs[0]] = tuple(size for part in parts for size in part)
+
+
+def slice_sizes(reader: Reader, node: Node) -> None:
+    """Slice of sizes."""
+    sizes = sizes_of(reader, node.inputs[0])
+    start, stop = (int(reader.needed(name).reshape(-1)[0]) for name in node.inputs[1:3])
+    steps = reader.needed(node.inputs[4]).reshape(-1) if node.input(4) else [1]
+    if list(steps) != [1]:
+        raise UnsupportedGraph("A plan slices sizes one by one.")
+    reader.sizes[node.outputs[0]] = sizes[start:stop]
+
+
+def unsqueeze(reader: Reader, node: Node) -> None:
+    """Unsqueeze of a size."""
+    reader.sizes[node.outputs[0]] = sizes_of(reader, node.inputs[0])
+
+
+def squeeze(reader: Reader, node: Node) -> None:
+    """Squeeze of a picture of one pixel to a row."""
+    value = _value(reader, node.inputs[0])
+    axes = node.attributes.get("axes")
+    if node.input(1):
+        axes = reader.needed(node.inputs[1]).tolist()
+    is_pixel = value is not None and value.is_picture and value.shape[:2] == (1, 1)
+    if not is_pixel or sorted(axis % 4 for axis in axes or ()) != [2, 3]:
+        raise UnsupportedGraph("A plan squeezes pictures of one pixel only.")
+    flatten_value(reader, node)
+
+
+def flatten(reader: Reader, node: Node) -> None:
+    """Flatten of all but the batch."""
+    if node.attributes.get("axis", 1) != 1:
+        raise UnsupportedGraph("A plan flattens all but the batch.")
+    flatten_value(reader, node)
+
+
+def reshape(reader: Reader, node: Node) -> None:
+    """Reshape: to rows, to heads and back, or to what it is already."""
+    target = sizes_of(reader, node.inputs[1])
+    if attention.reshape(reader, node, target):
+        return
+    value = _value(reader, node.inputs[0])
+    if value is None or not target:
+        raise UnsupportedGraph("A plan can't reshape this.", _behind(reader, node))
+    if _is_same(reader, value, target):
+        reader.rename(node.outputs[0], reader.name(node.inputs[0]))
+        return
+    numbers = [size for size in value.shape if isinstance(size, int)]
+    is_whole = len(numbers) == len(value.shape) and target[1:] in {(-1,), (math.prod(numbers),)}
+    keeps_batch = target[0] in {0, -1} or reader.is_batch(target[0])
+    if not is_whole or not keeps_batch or target == (-1, -1):
+        raise UnsupportedGraph("A plan flattens only.", _behind(reader, node))
+    flatten_value(reader, node)
+
+
+def flatten_value(reader: Reader, node: Node) -> None:
+    """Turns a picture into a row: a matter of names for one pixel, of weights for more."""
+    source = reader.name(node.inputs[0])
+    value = _value(reader, source)
+    if value is None:
+        raise UnsupportedGraph("A plan can't flatten this.", _behind(reader, node))
+    if len(value.shape) == 1:
+        reader.rename(node.outputs[0], source)
+        return
+    if len(value.shape) != 3:
+        raise UnsupportedGraph("A plan flattens pictures only.")
+    view = reader.view(source, "levels")
+    maker = view.sources[0] if view else source
+    if value.shape[:2] == (1, 1) and maker in reader.made:
+        row = Value(value.shape[2:], value.levels)
+        reader.values[maker] = row
+        reader.rename(node.outputs[0], source)
+        return
+    behind = [view] if view else []
+    sources = view.sources if view else (source,)
+    reader.look(node, "flat", sources, *behind, shape=value.shape)
+
+
+def sizes_of(reader: Reader, name: str) -> tuple[Size, ...]:
+    """Returns sizes that are constant or that the model computes.
+
+    Raises:
+        UnsupportedGraph: The value is neither.
+    """
+    name = reader.name(name)
+    if name in reader.sizes:
+        return reader.sizes[name]
+    found = reader.constant(name)
+    if found is None or found.dtype != np.int64 or found.size > 16:
+        raise UnsupportedGraph(f"{name} are no sizes that a plan knows.")
+    return tuple(int(size) for size in found.reshape(-1))
+
+
+def _value(reader: Reader, name: str) -> Value | None:
+    """What is known of a value, or of the levels behind a view."""
+    name = reader.name(name)
+    view = reader.view(name, "levels")
+    return reader.values.get(view.sources[0] if view else name)
+
+
+def _is_same(reader: Reader, value: Value, target: Sequence[Size]) -> bool:
+    if value.is_picture or len(target) != len(value.shape) + 1:
+        return False
+    pairs = zip(target[1:], value.shape, strict=True)
+    return reader.is_batch(target[0]) and all(a in {b, -1} for a, b in pairs)
+
+
+def _behind(reader: Reader, node: Node) -> tuple[int, ...]:
+    view = reader.views.get(reader.name(node.inputs[0]))
+    return (*(view.nodes if view else ()), node.number)
