@@ -32,6 +32,7 @@ from adlik_kernels.operators.images import ImageInput, Placement, stack
 from adlik_kernels.operators.ranking import softmax_top_k
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
+from adlik_kernels.plans.model import Model, load_model
 from adlik_kernels.plans.plan import Plan, load_plan
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "InvalidSchedule",
     "KernelError",
     "MeasureFailed",
+    "Model",
     "Placement",
     "Plan",
     "PreparedConv2d",
@@ -56,6 +58,7 @@ __all__ = [
     "detect",
     "export_plan",
     "gather",
+    "load_model",
     "load_plan",
     "prepare_conv2d",
     "prepare_conv2d_int8",

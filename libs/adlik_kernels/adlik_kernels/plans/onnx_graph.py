@@ -8,7 +8,7 @@ from pathlib import Path
 from adlik_kernels.plans.graph import Graph, Node, UnsupportedGraph, Value
 from adlik_kernels.plans.reader import Reader
 from adlik_kernels.plans.readers import READERS
-from adlik_kernels.plans.source import Dims, Source, read_source
+from adlik_kernels.plans.source import FLOAT, Dims, Source, read_source
 
 
 def read_onnx(path: Path) -> Graph:
@@ -59,11 +59,13 @@ def given_values(source: Source, names: Sequence[str]) -> dict[str, Value]:
     found = {}
     for name in names:
         shape = source.dims.get(name)
-        value = value_of(shape, source.batch) if name in source.floats else None
+        value = value_of(shape, source.batch) if source.types.get(name) == FLOAT else None
         if value is None:
+            readers = tuple(node.number for node in source.nodes if name in node.inputs)
             raise UnsupportedGraph(
                 f"{name} is no float32 [batch, channels, height, width], [batch, tokens, columns] "
-                "or [batch, columns] with known sizes."
+                "or [batch, columns] with known sizes.",
+                readers,
             )
         found[name] = value
     return found

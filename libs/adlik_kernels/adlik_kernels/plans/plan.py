@@ -124,6 +124,18 @@ class Plan:
             shared(self._threads).run_plan(bound.operations)
         return [made[name] if name in made else arrays[name].copy() for name in graph.outputs]
 
+    def fitted(self, name: str, array: Array) -> Array:
+        """Returns an input of the same numbers in the shape that `run` takes.
+
+        Args:
+            name: The input's name.
+            array: The array as the model takes it: a mask may be [batch, 1, 1, keys] there.
+        """
+        extra = array.ndim - 1 - len(self._shapes[name])
+        if extra > 0 and array.shape[1 : 1 + extra] == (1,) * extra:
+            array = array.reshape(array.shape[0], *array.shape[1 + extra :])
+        return np.ascontiguousarray(array)
+
     def _checked(self, name: str, array: Array, sizes: dict[str, int]) -> Array:
         """Checks an input and learns from it what the open sizes are."""
         shape = self._shapes[name]

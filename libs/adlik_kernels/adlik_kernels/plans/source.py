@@ -12,6 +12,10 @@ Dims = tuple[Size | None, ...]
 """A shape with the batch; None for a size that nobody knows."""
 
 
+FLOAT, INT64 = 1, 7
+"""Element types as ONNX numbers them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What an ONNX file says.
@@ -23,7 +27,7 @@ class Source:
         inputs: Names of the inputs.
         outputs: Names of the outputs.
         dims: Shapes of inputs and of computed values, as far as they can be inferred.
-        floats: Names of inputs and values that are known to be float32.
+        types: Element types of inputs and of computed values, as ONNX numbers them.
         batch: The batch that it was exported for; 0 for any.
     """
 
@@ -33,7 +37,7 @@ class Source:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     dims: dict[str, Dims]
-    floats: frozenset[str]
+    types: dict[str, int]
     batch: int
 
 
@@ -61,17 +65,17 @@ def read_source(path: Path) -> Source:
             constants[node.outputs[0]] = numpy_helper.to_array(node.attributes["value"])
     symbols = _symbols(graph, inputs)
     dims: dict[str, Dims] = {}
-    floats = set()
+    types: dict[str, int] = {}
     for value in (*graph.input, *_inferred(proto), *graph.output):
         kind = value.type.tensor_type
         if kind.HasField("shape"):
             dims[value.name] = tuple(_size(dim, symbols) for dim in kind.shape.dim)
-        if kind.elem_type == onnx.TensorProto.FLOAT:
-            floats.add(value.name)
+        if kind.elem_type:
+            types[value.name] = kind.elem_type
     first = dims.get(inputs[0], ())
     batch = first[0] if first and isinstance(first[0], int) else 0
     outputs = tuple(value.name for value in graph.output)
-    return Source(proto, nodes, constants, inputs, outputs, dims, frozenset(floats), batch)
+    return Source(proto, nodes, constants, inputs, outputs, dims, types, batch)
 
 
 def _inferred(proto: Any) -> list[Any]:

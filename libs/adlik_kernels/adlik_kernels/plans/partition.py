@@ -1,0 +1,139 @@
+"""Which parts of a model run as plans, and which fall back to ONNX Runtime.
+
+Nodes are levelled so that parts alternate between the two: a part reads only from parts before it.
+What a plan can't take is learnt by reading: each refusal sends some nodes back, until all that is
+left can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from adlik_kernels.plans.graph import Graph, Node, UnsupportedGraph
+from adlik_kernels.plans.onnx_graph import given_values, read_nodes
+from adlik_kernels.plans.readers import READERS
+from adlik_kernels.plans.source import INT64, Source
+
+HEAVY = frozenset({"conv", "depthwise", "dense", "attention"})
+"""Operators that make a part worth a call of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Nodes that run in one call.
+
+    Attributes:
+        nodes: The nodes, in order.
+        inputs: Names of what it reads from outside.
+        outputs: Names of what others want of it.
+        graph: What a plan computes; None for a part that ONNX Runtime runs.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    graph: Graph | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A model in parts.
+
+    Attributes:
+        parts: The parts, in order.
+        refused: Why nodes run on ONNX Runtime, by their numbers.
+    """
+
+    parts: tuple[Part, ...]
+    refused: dict[int, str]
+
+
+def split(source: Source) -> Split:
+    """Returns a model in parts, as many nodes as possible in plans.
+
+    Args:
+        source: The model.
+    """
+    refused = {
+        node.number: f"a plan does not know {node.kind}"
+        for node in source.nodes
+        if node.kind not in READERS
+    }
+    while True:
+        parts = []
+        for part in _parts(source, refused):
+            if any(node.number in refused for node in part.nodes):
+                parts.append(part)
+                continue
+            try:
+                given = given_values(source, part.inputs)
+                graph = read_nodes(source, part.nodes, given, part.outputs)
+            except UnsupportedGraph as error:
+                numbers = error.nodes or tuple(node.number for node in part.nodes)
+                refused.update(dict.fromkeys(numbers, error.message))
+                break
+            if not any(operator.kind in HEAVY for operator in graph.operators):
+                refused.update({node.number: "too little for a call" for node in part.nodes})
+                break
+            inputs = tuple(name for name in part.inputs if name in graph.inputs)
+            parts.append(Part(part.nodes, inputs, part.outputs, graph))
+        else:
+            return Split(tuple(parts), refused)
+
+
+def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
+    """Parts by level: even ones are ONNX Runtime's, odd ones are plans'."""
+    made_at: dict[str, int] = {}
+    levels: dict[int, list[Node]] = {}
+    sizes: dict[str, Node] = {}
+    for node in source.nodes:
+        level = max((made_at.get(name, 0) for name in node.inputs), default=0)
+        is_plans = node.number not in refused
+        if is_plans and all(source.types.get(name) == INT64 for name in node.outputs):
+            sizes.update(dict.fromkeys(node.outputs, node))
+        else:
+            level += level % 2 != is_plans
+            levels.setdefault(level, []).append(node)
+        made_at.update(dict.fromkeys(node.outputs, level))
+    groups = [_with_sizes(levels[level], sizes) for level in sorted(levels)]
+    return [_part(source, nodes, groups) for nodes in groups]
+
+
+def _with_sizes(nodes: list[Node], sizes: Mapping[str, Node]) -> list[Node]:
+    """Nodes with those that compute the sizes they need, in every part anew: they cost nothing."""
+    found = {node.number: node for node in nodes}
+    waiting = list(nodes)
+    while waiting:
+        for name in waiting.pop().inputs:
+            node = sizes.get(name)
+            if node is not None and node.number not in found:
+                found[node.number] = node
+                waiting.append(node)
+    return [found[number] for number in sorted(found)]
+
+
+def _part(source: Source, nodes: list[Node], groups: list[list[Node]]) -> Part:
+    """A group of nodes with what it reads and what others read of it."""
+    made = {name: None for node in nodes for name in node.outputs if name}
+    wanted = set(source.outputs)
+    for group in groups:
+        if group is not nodes:
+            own = {name for node in group for name in node.outputs}
+            wanted.update(n for node in group for n in node.inputs if n not in own)
+    inputs = dict.fromkeys(
+        name
+        for node in nodes
+        for name in node.inputs
+        if name and name not in made and name not in source.constants
+    )
+    outputs = tuple(name for name in made if name in wanted and name not in source.constants)
+    return Part(tuple(nodes), tuple(inputs), outputs)
+
+
+def share(parts: Iterable[Part]) -> float:
+    """Returns the part of a model's nodes that run in plans, from 0 to 1."""
+    counts = [0, 0]
+    for part in parts:
+        counts[part.graph is not None] += len(part.nodes)
+    return counts[1] / max(sum(counts), 1)
