@@ -34,6 +34,7 @@ from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
 from adlik_kernels.plans.model import Model, load_model
 from adlik_kernels.plans.plan import Plan, load_plan
+from adlik_kernels.schedules.registry import merge_records
 
 __all__ = [
     "BuildFailed",
@@ -60,6 +61,7 @@ __all__ = [
     "gather",
     "load_model",
     "load_plan",
+    "merge_records",
     "prepare_conv2d",
     "prepare_conv2d_int8",
     "prepare_dense",

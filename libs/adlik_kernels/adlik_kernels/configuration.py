@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +27,16 @@ class Configuration:
     threads: int = 0
 
 
+def _own_folder() -> Path:
+    """The user's cache, or a folder beside other temporary ones where there is no home to write."""
+    home = Path.home()
+    if os.access(home, os.W_OK):
+        return home / ".cache" / "adlik" / "kernels"
+    return Path(tempfile.gettempdir()) / f"adlik-kernels-{os.getuid()}"
+
+
 _lock = threading.Lock()
-_current = Configuration(cache=Path.home() / ".cache" / "adlik" / "kernels")
+_current = Configuration(cache=_own_folder())
 
 
 def configure(

@@ -118,14 +118,15 @@ class OnnxRuntime:
         try:
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no class of their own
-            raise _load_error(error) from error
+            raise load_error(error) from error
         return OnnxRuntimeModel(session)
 
 
 ENGINE = OnnxRuntime()
 
 
-def _load_error(error: Exception) -> AdlikError:
+def load_error(error: Exception) -> AdlikError:
+    """Returns Adlik's error for what ONNX Runtime says of a model that it does not load."""
     text = str(error)
     for pattern in _UNKNOWN_OPERATOR:
         if found := pattern.search(text):

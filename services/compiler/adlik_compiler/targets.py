@@ -34,7 +34,9 @@ TARGETS = (
     REFERENCE,
     Target("openvino", "bf16"),
     Target("openvino", "fp32"),
+    Target("kernels", "fp32"),
     Target("openvino", "int8"),
+    Target("kernels", "int8"),
     Target("onnxruntime", "int8"),
     Target("tensorrt", "fp16"),
 )

@@ -19,9 +19,15 @@ def names(found):
         (
             "clean",
             "fp32",
-            {"onnxruntime-fp32", "openvino-fp32", "openvino-bf16", "tensorrt-fp16"},
+            {
+                "kernels-fp32",
+                "onnxruntime-fp32",
+                "openvino-fp32",
+                "openvino-bf16",
+                "tensorrt-fp16",
+            },
         ),
-        ("int8", "int8", {"onnxruntime-int8", "openvino-int8"}),
+        ("int8", "int8", {"kernels-int8", "onnxruntime-int8", "openvino-int8"}),
     ],
 )
 def test_targets_follow_the_recipe(recipe, precision, expected):

@@ -11,7 +11,7 @@ from adlik_runtimes import cpu, registry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-RUNNING = ["onnxruntime", "openvino"]
+RUNNING = ["kernels", "onnxruntime", "openvino"]
 
 
 @pytest.fixture(params=RUNNING)

@@ -42,22 +42,25 @@ class Model:
     Args:
         source: The model.
         batches: Batch sizes to be ready for.
+        threads: Threads that share a call; 0 as configured.
 
     Attributes:
         inputs: Names of its inputs.
         outputs: Names of its outputs.
         parts: What runs what.
+        source: As given.
         share: Part of the nodes that run as plans, from 0 to 1.
     """
 
-    def __init__(self, source: Source, batches: Iterable[int] = (1,)) -> None:
+    def __init__(self, source: Source, batches: Iterable[int] = (1,), threads: int = 0) -> None:
         found = split(source)
         batches = (source.batch,) if source.batch else tuple(batches)
         self.inputs, self.outputs = source.inputs, source.outputs
         self.share = share(found.parts)
         self.parts = tuple(_report(part, found.refused) for part in found.parts)
-        self._source = source
-        self._parts = [(part, _runner(source, part, batches)) for part in found.parts]
+        self.source = source
+        threads = threads or configuration.threads()
+        self._parts = [(part, _runner(source, part, batches, threads)) for part in found.parts]
         self._last_use = self._uses()
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -89,7 +92,7 @@ class Model:
         """What the open sizes are in these inputs."""
         sizes: dict[Size | None, int] = {}
         for name, array in arrays.items():
-            dims = self._source.dims.get(name, ())
+            dims = self.source.dims.get(name, ())
             if len(dims) != array.ndim:
                 continue
             sizes.update((d, n) for d, n in zip(dims, array.shape, strict=True) if d in _OPEN)
@@ -97,7 +100,7 @@ class Model:
 
     def _shaped(self, name: str, array: Array, sizes: Mapping[Size | None, int]) -> Array:
         """A plan's result in the model's own shape: a row may be a picture of one pixel there."""
-        dims = self._source.dims.get(name, ())
+        dims = self.source.dims.get(name, ())
         shape = [size if isinstance(size, int) else sizes.get(size, 0) for size in dims]
         return array.reshape(shape) if shape and all(shape) else array
 
@@ -116,23 +119,24 @@ class Model:
 _OPEN = (BATCH, TOKENS)
 
 
-def load_model(path: Path, batches: Iterable[int] = (1,)) -> Model:
+def load_model(path: Path, batches: Iterable[int] = (1,), threads: int = 0) -> Model:
     """Compiles an ONNX model; what plans do not know runs on ONNX Runtime.
 
     Args:
         path: The model's file.
         batches: Batch sizes to be ready for.
+        threads: Threads that share a call; 0 as configured.
 
     Raises:
         UnsupportedGraph: The file has no inputs or outputs.
     """
-    return Model(read_source(path), batches)
+    return Model(read_source(path), batches, threads)
 
 
-def _runner(source: Source, part: Part, batches: tuple[int, ...]) -> Run:
+def _runner(source: Source, part: Part, batches: tuple[int, ...], threads: int) -> Run:
     if part.graph is None:
-        return _session(source, part)
-    plan = Plan(part.graph, batches)
+        return _session(source, part, threads)
+    plan = Plan(part.graph, batches, threads)
     names = part.graph.inputs
 
     def run(arrays: Mapping[str, Array], _outputs: tuple[str, ...]) -> list[Array]:
@@ -141,7 +145,7 @@ def _runner(source: Source, part: Part, batches: tuple[int, ...]) -> Run:
     return run
 
 
-def _session(source: Source, part: Part) -> Run:
+def _session(source: Source, part: Part, threads: int) -> Run:
     """A part as a model of its own for ONNX Runtime."""
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
@@ -166,7 +170,7 @@ def _session(source: Source, part: Part) -> Run:
     )
     model.functions.extend(source.proto.functions)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = configuration.threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(

@@ -50,11 +50,12 @@ class Plan:
         graph: The model.
         batches: Batch sizes to be ready for; others are made ready when they first come, without
             compiling.
+        threads: Threads that share a call; 0 as configured.
     """
 
-    def __init__(self, graph: Graph, batches: Iterable[int] = (1,)) -> None:
+    def __init__(self, graph: Graph, batches: Iterable[int] = (1,), threads: int = 0) -> None:
         self.graph = graph
-        self._threads = configuration.threads()
+        self._threads = threads or configuration.threads()
         self._grids = grids_of(graph)
         lowering = Lowering(graph, configuration.target(), self._threads, self._grids)
         self._steps = lower(lowering)

@@ -38,6 +38,21 @@ def database_path() -> Path:
     return configured().cache / "records.jsonl"
 
 
+def merge_records(path: Path) -> int:
+    """Adds records of another machine or run to those made here.
+
+    Args:
+        path: A file of records.
+
+    Returns:
+        How many of them were new.
+
+    Raises:
+        InvalidRecord: The file does not follow the format.
+    """
+    return Database(database_path()).merge(Database(path))
+
+
 def choose(workload: Workload, target: Target, threads: int) -> Choice:
     """Returns the schedule for a workload.
 

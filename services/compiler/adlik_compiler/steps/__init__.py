@@ -6,11 +6,17 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from adlik_compiler.planner import Step
-from adlik_compiler.steps import onnx_to_onnxruntime, onnx_to_openvino, onnx_to_tensorrt
+from adlik_compiler.steps import (
+    onnx_to_kernels,
+    onnx_to_onnxruntime,
+    onnx_to_openvino,
+    onnx_to_tensorrt,
+)
 
 GROUP = "adlik.compiler.steps"
 
 STEPS: tuple[Step, ...] = (
+    onnx_to_kernels.STEP,
     onnx_to_onnxruntime.STEP,
     onnx_to_openvino.STEP,
     onnx_to_tensorrt.STEP,
