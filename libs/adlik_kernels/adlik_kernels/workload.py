@@ -38,6 +38,10 @@ class Fused(Protocol):
         """Whether an array like the result is added."""
 
     @property
+    def residual_dtype(self) -> str:
+        """Element type of that array."""
+
+    @property
     def activation(self) -> str:
         """Name of the activation, or ""."""
 
@@ -55,6 +59,7 @@ class Dense:
         bias: Whether a bias of shape [columns] is added.
         residual: Whether an array shaped like the result is added before the activation.
         activation: One of `ACTIVATION_NAMES`, or "".
+        residual_dtype: "float32", or "uint8" for an int8 product with a quantized residual.
     """
 
     rows: int
@@ -65,6 +70,7 @@ class Dense:
     bias: bool = False
     residual: bool = False
     activation: str = ""
+    residual_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.rows < 0 or self.columns < 1 or self.depth < 1:
@@ -72,16 +78,7 @@ class Dense:
                 f"A product of {self.rows}x{self.depth} and {self.depth}x{self.columns} is empty.",
                 cure="Give at least one row, column and element along the depth.",
             )
-        if self.dtype not in OUTPUTS or self.output not in OUTPUTS[self.dtype]:
-            raise InvalidOperand(
-                f"There is no {self.dtype} product with {self.output} results.",
-                cure=f"Use one of {OUTPUTS}.",
-            )
-        if self.activation and self.activation not in ACTIVATION_NAMES:
-            raise InvalidOperand(
-                f"There is no activation {self.activation!r}.",
-                cure=f"Use one of {ACTIVATION_NAMES}, or none.",
-            )
+        check_ends(self)
 
     @property
     def operations(self) -> int:
@@ -96,6 +93,29 @@ class Dense:
     def key(self) -> str:
         """The name under which its schedules are recorded; fused ends do not matter."""
         return f"dense-{self.dtype}-{self.rows}x{self.columns}x{self.depth}"
+
+
+def check_ends(workload: Fused) -> None:
+    """Refuses a fused end that no micro-kernel has.
+
+    Raises:
+        InvalidOperand: There is no such activation, or the types do not go together.
+    """
+    if workload.activation and workload.activation not in ACTIVATION_NAMES:
+        raise InvalidOperand(
+            f"There is no activation {workload.activation!r}.",
+            cure=f"Use one of {ACTIVATION_NAMES}, or none.",
+        )
+    if workload.dtype not in OUTPUTS or workload.output not in OUTPUTS[workload.dtype]:
+        raise InvalidOperand(
+            f"There is no {workload.dtype} product with {workload.output} results.",
+            cure=f"Use one of {OUTPUTS}.",
+        )
+    if workload.residual_dtype not in OUTPUTS[workload.dtype]:
+        raise InvalidOperand(
+            f"A {workload.dtype} product cannot add {workload.residual_dtype} numbers.",
+            cure=f"Use one of {OUTPUTS[workload.dtype]}.",
+        )
 
 
 LONG_ROW = 28
@@ -125,6 +145,7 @@ class Conv2d:
         bias: Whether a bias of shape [filters] is added.
         residual: Whether an array like the result is added.
         activation: One of `ACTIVATION_NAMES`, or "".
+        residual_dtype: "float32", or "uint8" for an int8 convolution with a quantized residual.
     """
 
     height: int
@@ -142,8 +163,10 @@ class Conv2d:
     bias: bool = False
     residual: bool = False
     activation: str = ""
+    residual_dtype: str = "float32"
 
     def __post_init__(self) -> None:
+        check_ends(self)
         sizes = (self.height, self.width, self.channels, self.filters, *self.kernel, *self.stride)
         if min(sizes) < 1 or min(self.padding) < 0 or min(self.out_height, self.out_width) < 1:
             raise InvalidOperand(f"{self} has no result.", cure="Is the window too large?")

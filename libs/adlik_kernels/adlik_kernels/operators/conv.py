@@ -40,6 +40,7 @@ class PreparedConv2d:
         self.workload, self._border, self._constants = workload, border, constants
         self._x_dtype = np.dtype("uint8" if workload.dtype == "int8" else "float32")
         self._out_dtype = np.dtype(workload.output)
+        self._residual_dtype = np.dtype(workload.residual_dtype)
         self._target, self._threads = configuration.target(), configuration.threads()
         schedule = choose(workload, self._target, self._threads).schedule
         self._code = conv2d_kernel(workload, schedule, self._target).address
@@ -49,7 +50,7 @@ class PreparedConv2d:
         self,
         x: NDArray[Any],
         *,
-        residual: NDArray[np.float32] | None = None,
+        residual: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Computes the convolution.
@@ -57,7 +58,8 @@ class PreparedConv2d:
         Args:
             x: [batch, height, width, channels], contiguous, without padding; float32, or uint8 for
                 int8 filters.
-            residual: float32, shaped like the result; given if and only if it was prepared for.
+            residual: Shaped like the result, float32 or, if its scale was given, uint8; given if
+                and only if it was prepared for.
             out: Where to write; it must not share memory with x or residual.
 
         Returns:
@@ -73,7 +75,7 @@ class PreparedConv2d:
             wanted = "needs a" if workload.residual else "was prepared without a"
             raise InvalidOperand(f"This convolution {wanted} residual.")
         if residual is not None:
-            residual = check("residual", residual, np.float32, shape)
+            residual = check("residual", residual, self._residual_dtype, shape)
         if out is None:
             out = np.empty(shape, self._out_dtype)
         else:
@@ -150,6 +152,7 @@ def prepare_conv2d_int8(
     *,
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
+    residual: bool = False,
 ) -> PreparedConv2d:
     """Packs quantized filters: uint8 pictures, exact 32-bit sums, the scales fused into the end.
 
@@ -157,11 +160,13 @@ def prepare_conv2d_int8(
         w: int8 [filters, channels, rows, columns], contiguous; channels fill whole 32-bit words.
         Copied.
         size: Height and width of the pictures.
-        quantization: How levels stand for real numbers, and whether the result is requantized.
+        quantization: How levels stand for real numbers, and whether result and residual are
+            quantized.
         bias: float32 [filters], in real numbers.
         activation: One of `workload.ACTIVATION_NAMES`, or None.
         stride: Steps of the window, down and across.
         padding: Rows and columns on each side that stand for 0.
+        residual: Whether calls will give a residual.
 
     Raises:
         InvalidOperand: An array, a scale or the number of channels does not fit.
@@ -179,12 +184,14 @@ def prepare_conv2d_int8(
         stride=stride,
         padding=padding,
         dtype="int8",
-        output="uint8" if quantization.out_scale else "float32",
+        output=quantization.output,
         bias=True,
+        residual=residual,
+        residual_dtype=quantization.residual_dtype,
         activation=activation or "",
     )
     turned = along_k(w)
-    constants = int8_constants(quantization, turned, bias)
+    constants = int8_constants(quantization, turned, bias, residual=residual)
     return PreparedConv2d(workload, turned, constants, quantization.x_zero)
 
 

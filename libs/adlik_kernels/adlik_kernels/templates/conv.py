@@ -151,7 +151,7 @@ class _Nest:
             e.at(p[W], e.mul(panel, panel_bytes)),
             e.at(p[OUT], e.mul(out, self.size)),
             e.at(p[BIAS], e.mul(filters_before, 4)),
-            e.at(p[RESIDUAL], e.mul(residual, 4)),
+            e.at(p[RESIDUAL], e.mul(residual, 1 if workload.residual_dtype == "uint8" else 4)),
             e.at(p[SCALE], e.mul(filters_before, 4)),
             p[QUANTIZATION],
         ]
