@@ -54,6 +54,36 @@ def test_fused_ends_at_all_levels(level, kernel, stride, padding):
     np.testing.assert_allclose(layer(x, residual=residual), want, rtol=1e-4, atol=2e-4)
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    height=st.integers(5, 12),
+    width=st.integers(5, 17),
+    channels=st.integers(1, 20),
+    filters=st.integers(1, 40),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.tuples(*[st.integers(0, 2)] * 4),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+)
+def test_sides_of_their_own_and_dilation(
+    height, width, channels, filters, kernel, stride, padding, dilation
+):
+    _, x, w = operands(5, (2, height, width, channels), filters, kernel)
+    sides = {"stride": stride, "padding": padding, "dilation": dilation}
+    got = prepare_conv2d(w, (height, width), **sides)(x)
+    np.testing.assert_allclose(got, conv2d_reference(x, w, **sides), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+def test_int8_sides_of_their_own_and_dilation(level):
+    rng = np.random.default_rng(6)
+    x = rng.integers(0, 256, (2, 10, 9, 8)).astype(np.uint8)
+    w = rng.integers(-127, 128, (21, 8, 3, 2)).astype(np.int8)
+    sides = {"stride": (2, 1), "padding": (0, 1, 1, 0), "dilation": (1, 3)}
+    got = prepare_conv2d_int8(w, (10, 9), Quantization(1.0, 77, 1.0), **sides)(x)
+    np.testing.assert_array_equal(got, conv2d_reference(x.astype(int) - 77, w, **sides))
+
+
 @pytest.mark.parametrize("level", LEVELS, indirect=True)
 @pytest.mark.parametrize(("window", "stride", "padding"), [(1, 1, 0), (3, 1, 1), (3, 2, 1)])
 def test_int8_convolutions(level, window, stride, padding):
@@ -108,3 +138,6 @@ def test_bad_operands_are_refused():
     for size, bias in (((2, 8), None), ((8, 8), np.zeros(5, np.float32))):
         with pytest.raises(InvalidOperand):
             prepare_conv2d(w, size, bias)
+    for sides in ({"padding": (1, 1, 1)}, {"padding": (-1, 0, 0, 0)}, {"dilation": (4, 1)}):
+        with pytest.raises(InvalidOperand):
+            prepare_conv2d(w, (8, 8), **sides)

@@ -7,6 +7,7 @@ from.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,8 @@ class Tile:
         x_segment: Bytes from one part to the next.
         out_block: Bytes from one block of `BLOCK` columns of the result to the next; 0 where they
             lie one behind the other. A residual lies like the result.
+        around: Numbers and bytes of what lies around those segments, outermost first: weights lie
+            in this order too.
     """
 
     rows: int
@@ -78,6 +81,13 @@ class Tile:
     segments: int = 1
     x_segment: int = 0
     out_block: int = 0
+    around: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """Into how many parts k is cut and the bytes between them in x, outermost first."""
+        found = (*self.around, (self.segments, self.x_segment))
+        return tuple(part for part in found if part[0] > 1)
 
     @property
     def name(self) -> str:
@@ -135,14 +145,15 @@ class _TileWriter:
         ]
 
     def _multiply(self, totals: list[list[Any]]) -> None:
-        e, tile = self.e, self.tile
-        x, w, steps = (self.arguments[name] for name in ("x", "w", "steps"))
-        if tile.segments == 1:
-            self._run(totals, x, w)
-            return
-        with e.loop(0, tile.segments) as part:
-            w_segment = e.mul(e.mul(part, steps), tile.w_step)
-            self._run(totals, e.at(x, e.mul(part, tile.x_segment)), e.at(w, w_segment))
+        e, parts = self.e, self.tile.parts
+        x, number = self.arguments["x"], e.word(0)
+        with ExitStack() as loops:
+            for count, size in parts:
+                part = loops.enter_context(e.loop(0, count))
+                x = e.at(x, e.mul(part, size))
+                number = e.add(e.mul(number, count), part)
+            before = e.mul(e.mul(number, self.arguments["steps"]), self.tile.w_step)
+            self._run(totals, x, e.at(self.arguments["w"], before))
 
     def _run(self, totals: list[list[Any]], x: Value, w: Value) -> None:
         """All steps of one segment."""

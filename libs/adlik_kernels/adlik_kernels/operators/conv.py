@@ -19,7 +19,7 @@ from adlik_kernels.operators.packing import pack_weights
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.templates.conv import conv2d_module
-from adlik_kernels.workload import Conv2d
+from adlik_kernels.workload import Conv2d, Sides, four_sides
 
 _pack_words = struct.Struct("8q").pack
 
@@ -81,8 +81,8 @@ class PreparedConv2d:
         else:
             out = check_output(out, self._out_dtype, shape, (("x", x), ("residual", residual)))
         padded = x
-        if any(workload.padding):
-            padded = padded_copy(x, workload.padding, self._border)
+        if any(workload.pads):
+            padded = padded_copy(x, workload.pads, self._border)
         bias, scale, levels = (address(array) for array in self._constants)
         words = _pack_words(
             address(padded),
@@ -106,7 +106,8 @@ def prepare_conv2d(
     activation: str | None = None,
     *,
     stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
+    padding: Sides = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
     residual: bool = False,
 ) -> PreparedConv2d:
     """Packs filters and compiles a convolution for pictures of one size.
@@ -118,7 +119,9 @@ def prepare_conv2d(
         bias: float32 [filters].
         activation: One of `workload.ACTIVATION_NAMES`, or None.
         stride: Steps of the window, down and across.
-        padding: Zero rows and columns on each side.
+        padding: Zero rows and columns: (above and below, left and right), or (above, left, below,
+            right).
+        dilation: Pixels from one row and column of the window to the next.
         residual: Whether calls will give a residual.
 
     Raises:
@@ -136,6 +139,7 @@ def prepare_conv2d(
         kernel=(rows, columns),
         stride=stride,
         padding=padding,
+        dilation=dilation,
         bias=bias is not None,
         residual=residual,
         activation=activation or "",
@@ -151,7 +155,8 @@ def prepare_conv2d_int8(
     activation: str | None = None,
     *,
     stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
+    padding: Sides = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
     residual: bool = False,
 ) -> PreparedConv2d:
     """Packs quantized filters: uint8 pictures, exact 32-bit sums, the scales fused into the end.
@@ -165,7 +170,9 @@ def prepare_conv2d_int8(
         bias: float32 [filters], in real numbers.
         activation: One of `workload.ACTIVATION_NAMES`, or None.
         stride: Steps of the window, down and across.
-        padding: Rows and columns on each side that stand for 0.
+        padding: Rows and columns that stand for 0: (above and below, left and right), or (above,
+            left, below, right).
+        dilation: Pixels from one row and column of the window to the next.
         residual: Whether calls will give a residual.
 
     Raises:
@@ -183,6 +190,7 @@ def prepare_conv2d_int8(
         kernel=(rows, columns),
         stride=stride,
         padding=padding,
+        dilation=dilation,
         dtype="int8",
         output=quantization.output,
         bias=True,
@@ -214,14 +222,21 @@ def pack_filters(w: NDArray[np.float32], width: int) -> NDArray[np.uint32]:
     return pack_weights(along_k(w), width, "fp32")
 
 
-def padded_copy(x: NDArray[Any], padding: tuple[int, int], border: int = 0) -> NDArray[Any]:
-    """Returns pictures with rows and columns of a value around them."""
-    batch, height, width, channels = x.shape
-    down, across = padding
-    padded = aligned_empty((batch, height + 2 * down, width + 2 * across, channels), x.dtype)
-    padded[:, :down], padded[:, down + height :] = border, border
-    padded[:, :, :across], padded[:, :, across + width :] = border, border
-    padded[:, down : down + height, across : across + width] = x
+def padded_copy(x: NDArray[Any], padding: Sides, border: int = 0) -> NDArray[Any]:
+    """Returns pictures with rows and columns of a value around them.
+
+    Args:
+        x: [..., height, width, channels].
+        padding: Rows and columns around each picture.
+        border: The value.
+    """
+    *outer, height, width, channels = x.shape
+    above, left, below, right = four_sides(padding)
+    shape = (*outer, height + above + below, width + left + right, channels)
+    padded = aligned_empty(shape, x.dtype)
+    padded[..., :above, :, :], padded[..., above + height :, :, :] = border, border
+    padded[..., :left, :], padded[..., left + width :, :] = border, border
+    padded[..., above : above + height, left : left + width, :] = x
     return padded
 
 

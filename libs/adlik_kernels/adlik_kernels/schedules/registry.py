@@ -79,7 +79,9 @@ def distance(workload: Workload, key: str) -> float:
 
 def _window(workload: Workload) -> tuple[tuple[int, int], ...]:
     """What two convolutions must share to be neighbours."""
-    return (workload.kernel, workload.stride) if isinstance(workload, Conv2d) else ()
+    if isinstance(workload, Conv2d):
+        return workload.kernel, workload.stride, workload.dilation
+    return ()
 
 
 def best_records(target: Target, threads: int, dtype: str) -> dict[str, Record]:

@@ -22,7 +22,7 @@ from adlik_kernels import configuration
 from adlik_kernels.codegen.isa import GROUP
 from adlik_kernels.errors import KernelError
 from adlik_kernels.machine.pool import shared
-from adlik_kernels.operators.conv import conv2d_kernel, padded_copy
+from adlik_kernels.operators.conv import along_k, conv2d_kernel, padded_copy
 from adlik_kernels.operators.dense import dense_kernel
 from adlik_kernels.operators.operands import address, aligned_empty
 from adlik_kernels.operators.packing import from_bf16, pack_weights, pad_columns, to_bf16
@@ -121,11 +121,16 @@ def _matrices(plain: Dense) -> _Operands:
 
 def _pictures(plain: Conv2d) -> _Operands:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, plain.height, plain.width, plain.channels), np.float32)
-    w = rng.standard_normal((plain.filters, plain.channels, *plain.kernel), np.float32)
-    want = conv2d_reference(x, w, plain.stride, plain.padding)
-    along_k = np.ascontiguousarray(w.transpose(2, 3, 1, 0).reshape(plain.depth, plain.filters))
-    return padded_copy(x, plain.padding), along_k, aligned_empty(want.shape, np.float32), want
+    x_shape = (1, plain.height, plain.width, plain.channels)
+    w_shape = (plain.filters, plain.channels, *plain.kernel)
+    if plain.dtype == "int8":
+        x: NDArray[Any] = rng.integers(0, 256, x_shape).astype(np.uint8)
+        w: NDArray[Any] = rng.integers(-127, 128, w_shape).astype(np.int8)
+    else:
+        x, w = (rng.standard_normal(shape, np.float32) for shape in (x_shape, w_shape))
+    want = conv2d_reference(x, w, plain.stride, plain.padding, dilation=plain.dilation)
+    out = aligned_empty(want.shape, np.float32)
+    return padded_copy(x, plain.padding), along_k(w), out, want
 
 
 def turns(candidate: Callable[[], None], baseline: Callable[[], None], burst: float) -> list[float]:

@@ -51,7 +51,11 @@ class _Nest:
         self.width = schedule.vectors * target.lanes
         self.panels = -(-workload.filters // self.width)
         self.pixel = 4 * workload.channels // GROUP[workload.dtype]
-        self.steps = workload.kernel[1] * self.pixel // 4
+        joined = workload.dilation[1] == 1  # then a row of the window is one run of memory
+        self.steps = (workload.kernel[1] if joined else 1) * self.pixel // 4
+        rows = (workload.kernel[0], workload.dilation[0] * workload.held_width * self.pixel)
+        columns = (workload.kernel[1], workload.dilation[1] * self.pixel)
+        self.parts = ((1, 0), rows) if joined else (rows, columns)
         self.size = 1 if workload.output == "uint8" else 4
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
@@ -130,17 +134,18 @@ class _Nest:
             x_step=4,
             out_row=self.size * workload.filters,
             w_step=4 * self.width,
-            segments=workload.kernel[0],
-            x_segment=(workload.width + 2 * workload.around[1]) * self.pixel,
+            segments=self.parts[-1][0],
+            x_segment=self.parts[-1][1],
+            around=self.parts[:-1],
         )
         picture, line = e.div(row, workload.out_height), e.rem(row, workload.out_height)
-        down, across = (b - p for b, p in zip(workload.around, workload.padding, strict=True))
-        height = workload.height + 2 * workload.around[0]
-        above = e.add(e.mul(picture, height), e.add(e.mul(line, workload.stride[0]), down))
-        x = e.add(e.mul(above, tile.x_segment), e.mul(column, tile.x_row))
+        down, across = (b - p for b, p in zip(workload.around, workload.pads[:2], strict=True))
+        above = e.add(e.mul(line, workload.stride[0]), down)
+        above = e.add(e.mul(picture, workload.held_height), above)
+        x = e.add(e.mul(above, workload.held_width * self.pixel), e.mul(column, tile.x_row))
         x = e.add(x, across * self.pixel)
         filters_before = e.mul(panel, self.width)
-        panel_bytes = tile.w_step * self.steps * workload.kernel[0]
+        panel_bytes = tile.w_step * workload.depth // GROUP[workload.dtype]
         out, residual = (
             e.add(self._pixel(picture, line, column, border), filters_before)
             for border in (workload.out_border, workload.residual_border)
