@@ -157,6 +157,7 @@ class Conv2d:
         activation: One of `ACTIVATION_NAMES`, or "".
         residual_dtype: "float32", or "uint8" for an int8 convolution with a quantized residual.
         dilation: Pixels from one row and column of the window to the next.
+        groups: Groups of channels; filters see the channels of their group alone.
     """
 
     height: int
@@ -176,6 +177,7 @@ class Conv2d:
     activation: str = ""
     residual_dtype: str = "float32"
     dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
 
     def __post_init__(self) -> None:
         check_ends(self)
@@ -190,11 +192,16 @@ class Conv2d:
             raise InvalidOperand(f"{self} has no result.", cure="Is the window too large?")
         if any(held < pad for held, pad in zip(self.borders, self.pads, strict=True)):
             raise InvalidOperand(f"The border {self.border} is smaller than the padding.")
-        group = {"fp32": 1, "bf16": 2, "int8": 4}.get(self.dtype, 0)
-        if not group or self.channels % group:
+        if self.groups < 1 or self.channels % self.groups or self.filters % self.groups:
             raise InvalidOperand(
-                f"A {self.dtype} convolution cannot have {self.channels} channels.",
-                cure=f"Pad the channels to a multiple of {group or 4}.",
+                f"{self.channels} channels and {self.filters} filters make no {self.groups} groups."
+            )
+        word = {"fp32": 1, "bf16": 2, "int8": 4}[self.dtype]
+        if self.channels // self.groups % word:
+            raise InvalidOperand(
+                f"A group of a {self.dtype} convolution cannot have"
+                f" {self.channels // self.groups} channels.",
+                cure=f"Pad the channels of each group to a multiple of {word}.",
             )
 
     @property
@@ -252,13 +259,13 @@ class Conv2d:
 
     @property
     def columns(self) -> int:
-        """Filters: the columns of that product."""
-        return self.filters
+        """Filters of one group: the columns of that product."""
+        return self.filters // self.groups
 
     @property
     def depth(self) -> int:
         """Numbers of a window: the depth of that product."""
-        return self.kernel[0] * self.kernel[1] * self.channels
+        return self.kernel[0] * self.kernel[1] * self.channels // self.groups
 
     @property
     def operations(self) -> int:
@@ -273,7 +280,8 @@ class Conv2d:
         pads = self.pads[:2] if self.pads[:2] == self.pads[2:] else self.pads
         steps = "x".join(str(n) for n in (*self.stride, *pads))
         apart = "" if self.dilation == (1, 1) else "-d{}x{}".format(*self.dilation)
-        return f"conv-{self.dtype}-{size}-{window}-{steps}{apart}"
+        groups = "" if self.groups == 1 else f"-g{self.groups}"
+        return f"conv-{self.dtype}-{size}-{window}-{steps}{apart}{groups}"
 
     def flattened(self) -> Conv2d:
         """Returns the same computation with short rows joined, if it is a plain product.

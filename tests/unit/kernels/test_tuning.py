@@ -112,6 +112,7 @@ def test_keys_name_their_workloads():
     others = [
         Conv2d(9, 7, 12, 40, kernel=(3, 3), padding=(0, 1, 2, 3)),
         Conv2d(9, 7, 12, 40, kernel=(3, 3), dilation=(2, 1), dtype="int8"),
+        Conv2d(9, 7, 12, 40, kernel=(3, 3), dilation=(2, 1), groups=4),
     ]
     for workload in (WORKLOAD, CONVOLUTION, Dense(1, 2, 3, "int8"), *others):
         assert workload_of(workload.key) == workload

@@ -15,7 +15,7 @@ from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.operators.operands import address, aligned_empty, check, check_output
-from adlik_kernels.operators.packing import pack_weights
+from adlik_kernels.operators.packing import pack_groups, pack_weights
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.templates.conv import conv2d_module
@@ -44,7 +44,8 @@ class PreparedConv2d:
         self._target, self._threads = configuration.target(), configuration.threads()
         schedule = choose(workload, self._target, self._threads).schedule
         self._code = conv2d_kernel(workload, schedule, self._target).address
-        self._w = pack_weights(w, schedule.vectors * self._target.lanes, workload.dtype)
+        width = schedule.vectors * self._target.lanes
+        self._w = pack_groups(w, width, workload.dtype, workload.groups)
 
     def __call__(
         self,
@@ -108,13 +109,14 @@ def prepare_conv2d(
     stride: tuple[int, int] = (1, 1),
     padding: Sides = (0, 0),
     dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
     residual: bool = False,
 ) -> PreparedConv2d:
     """Packs filters and compiles a convolution for pictures of one size.
 
     Args:
-        w: float32 [filters, channels, rows, columns], contiguous, as ONNX and torch keep it.
-        Copied.
+        w: float32 [filters, channels of a group, rows, columns], contiguous, as ONNX and torch
+            keep it. Copied.
         size: Height and width of the pictures.
         bias: float32 [filters].
         activation: One of `workload.ACTIVATION_NAMES`, or None.
@@ -122,6 +124,7 @@ def prepare_conv2d(
         padding: Zero rows and columns: (above and below, left and right), or (above, left, below,
             right).
         dilation: Pixels from one row and column of the window to the next.
+        groups: Groups of channels; filters see the channels of their group alone.
         residual: Whether calls will give a residual.
 
     Raises:
@@ -134,12 +137,13 @@ def prepare_conv2d(
     workload = Conv2d(
         height=size[0],
         width=size[1],
-        channels=channels,
+        channels=channels * max(groups, 1),
         filters=filters,
         kernel=(rows, columns),
         stride=stride,
         padding=padding,
         dilation=dilation,
+        groups=groups,
         bias=bias is not None,
         residual=residual,
         activation=activation or "",
@@ -157,13 +161,14 @@ def prepare_conv2d_int8(
     stride: tuple[int, int] = (1, 1),
     padding: Sides = (0, 0),
     dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
     residual: bool = False,
 ) -> PreparedConv2d:
     """Packs quantized filters: uint8 pictures, exact 32-bit sums, the scales fused into the end.
 
     Args:
-        w: int8 [filters, channels, rows, columns], contiguous; channels fill whole 32-bit words.
-        Copied.
+        w: int8 [filters, channels of a group, rows, columns], contiguous; channels of a group fill
+            whole 32-bit words. Copied.
         size: Height and width of the pictures.
         quantization: How levels stand for real numbers, and whether result and residual are
             quantized.
@@ -173,6 +178,7 @@ def prepare_conv2d_int8(
         padding: Rows and columns that stand for 0: (above and below, left and right), or (above,
             left, below, right).
         dilation: Pixels from one row and column of the window to the next.
+        groups: Groups of channels; filters see the channels of their group alone.
         residual: Whether calls will give a residual.
 
     Raises:
@@ -185,12 +191,13 @@ def prepare_conv2d_int8(
     workload = Conv2d(
         height=size[0],
         width=size[1],
-        channels=channels,
+        channels=channels * max(groups, 1),
         filters=filters,
         kernel=(rows, columns),
         stride=stride,
         padding=padding,
         dilation=dilation,
+        groups=groups,
         dtype="int8",
         output=quantization.output,
         bias=True,

@@ -6,7 +6,7 @@ A line is an object with these members; two files are merged by writing one behi
     workload   "dense-fp32-64x1024x1024": operator, element type, rows x columns x depth, or
                "conv-fp32-56x56x64-64x3x3-1x1x1x1": height x width x channels,
                filters x window, stride x padding (two numbers, or four: above, left, below,
-               right); then only where it is not 1: "-d2x2", dilation
+               right); then only where they are not 1: "-d2x2", dilation, and "-g32", groups
     target     "znver4-avx512": LLVM's name of the processor, and the instruction level
     threads    threads that shared the call
     schedule   the fields of `space.Schedule`
@@ -163,6 +163,8 @@ def _extra(text: str) -> tuple[str, Any]:
     if text[0] == "d":
         down, across = _numbers(text[1:])
         return "dilation", (down, across)
+    if text[0] == "g":
+        return "groups", int(text[1:])
     raise ValueError(text)
 
 

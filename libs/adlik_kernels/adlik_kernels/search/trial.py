@@ -25,7 +25,7 @@ from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.conv import along_k, conv2d_kernel, padded_copy
 from adlik_kernels.operators.dense import dense_kernel
 from adlik_kernels.operators.operands import address, aligned_empty
-from adlik_kernels.operators.packing import from_bf16, pack_weights, pad_columns, to_bf16
+from adlik_kernels.operators.packing import from_bf16, pack_groups, pad_columns, to_bf16
 from adlik_kernels.schedules.db import workload_of
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
@@ -63,7 +63,9 @@ class Bench:
     def call(self, schedule: Schedule, threads: int) -> Callable[[], None]:
         """Returns a call of a schedule's kernel on these operands."""
         target, pool = configuration.target(), shared(threads)
-        packed = pack_weights(self.w, schedule.vectors * target.lanes, self.workload.dtype)
+        groups = self.workload.groups if isinstance(self.workload, Conv2d) else 1
+        width = schedule.vectors * target.lanes
+        packed = pack_groups(self.w, width, self.workload.dtype, groups)
         if isinstance(self.workload, Conv2d):
             code = conv2d_kernel(self.workload, schedule, target).address
         else:
@@ -85,9 +87,10 @@ class Bench:
 
 def bench(workload: Workload) -> Bench:
     """Makes random operands for a workload."""
+    columns = workload.filters if isinstance(workload, Conv2d) else workload.columns
     constants = (
-        pad_columns(0.0, workload.columns),
-        pad_columns(1.0, workload.columns),
+        pad_columns(0.0, columns),
+        pad_columns(1.0, columns),
         np.zeros(2, np.float32),
     )
     if isinstance(workload, Conv2d):
@@ -122,13 +125,14 @@ def _matrices(plain: Dense) -> _Operands:
 def _pictures(plain: Conv2d) -> _Operands:
     rng = np.random.default_rng(0)
     x_shape = (1, plain.height, plain.width, plain.channels)
-    w_shape = (plain.filters, plain.channels, *plain.kernel)
+    w_shape = (plain.filters, plain.channels // plain.groups, *plain.kernel)
     if plain.dtype == "int8":
         x: NDArray[Any] = rng.integers(0, 256, x_shape).astype(np.uint8)
         w: NDArray[Any] = rng.integers(-127, 128, w_shape).astype(np.int8)
     else:
         x, w = (rng.standard_normal(shape, np.float32) for shape in (x_shape, w_shape))
-    want = conv2d_reference(x, w, plain.stride, plain.padding, dilation=plain.dilation)
+    sides = (plain.stride, plain.padding, plain.groups)
+    want = conv2d_reference(x, w, *sides, dilation=plain.dilation)
     out = aligned_empty(want.shape, np.float32)
     return padded_copy(x, plain.padding), along_k(w), out, want
 

@@ -4,7 +4,7 @@ Channels lie last, so one row of a window is one run of `columns x channels` num
 is a product whose k is cut into as many segments as the window has rows. Nothing is copied (no
 im2col). With order="columns":
 
-    for panel in panels of filters      # shared out with parallel="columns"
+    for panel in panels of filters      # of all groups; shared out with parallel="columns"
         for rows in blocks of rows      # of the result, of all pictures; shared out with "rows"
             for row in block
                 for tile in row         # the micro-kernel: pixels x panel
@@ -49,10 +49,13 @@ class _Nest:
     def __init__(self, module: Any, workload: Conv2d, schedule: Schedule, target: Target) -> None:
         self.module, self.workload, self.schedule, self.target = module, workload, schedule, target
         self.width = schedule.vectors * target.lanes
-        self.panels = -(-workload.filters // self.width)
+        self.filters = workload.columns
+        self.group_panels = -(-self.filters // self.width)
+        self.panels = workload.groups * self.group_panels
         self.pixel = 4 * workload.channels // GROUP[workload.dtype]
-        joined = workload.dilation[1] == 1  # then a row of the window is one run of memory
-        self.steps = (workload.kernel[1] if joined else 1) * self.pixel // 4
+        # A row of the window may be one run of memory.
+        joined = workload.dilation[1] == 1 and workload.groups == 1
+        self.steps = (workload.kernel[1] if joined else 1) * self.pixel // workload.groups // 4
         rows = (workload.kernel[0], workload.dilation[0] * workload.held_width * self.pixel)
         columns = (workload.kernel[1], workload.dilation[1] * self.pixel)
         self.parts = ((1, 0), rows) if joined else (rows, columns)
@@ -95,11 +98,16 @@ class _Nest:
         return first, e.div(e.mul(total, e.add(self.chunk, 1)), self.chunks)
 
     def _panel(self, panel: Value, block: Value) -> None:
-        tail = self.workload.filters - (self.panels - 1) * self.width
-        if tail == self.width or self.panels == 1:
+        """One panel of filters by one block of rows; the last panel of a group may be narrower."""
+        tail = self.filters - (self.group_panels - 1) * self.width
+        if tail == self.width or self.group_panels == 1:
             self._rows(panel, block, tail)
             return
-        with self.e.builder.if_else(self.e.less(panel, self.panels - 1)) as (then, otherwise):
+        number = self.e.rem(panel, self.group_panels)
+        with self.e.builder.if_else(self.e.less(number, self.group_panels - 1)) as (
+            then,
+            otherwise,
+        ):
             with then:
                 self._rows(panel, block, self.width)
             with otherwise:
@@ -144,7 +152,10 @@ class _Nest:
         above = e.add(e.mul(picture, workload.held_height), above)
         x = e.add(e.mul(above, workload.held_width * self.pixel), e.mul(column, tile.x_row))
         x = e.add(x, across * self.pixel)
-        filters_before = e.mul(panel, self.width)
+        group = e.div(panel, self.group_panels)
+        x = e.add(x, e.mul(group, self.pixel // workload.groups))
+        number = e.rem(panel, self.group_panels)
+        filters_before = e.add(e.mul(group, self.filters), e.mul(number, self.width))
         panel_bytes = tile.w_step * workload.depth // GROUP[workload.dtype]
         out, residual = (
             e.add(self._pixel(picture, line, column, border), filters_before)
