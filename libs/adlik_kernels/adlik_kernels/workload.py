@@ -122,6 +122,12 @@ LONG_ROW = 28
 """Pixels in a row that tiles of any size fill well."""
 
 
+BLOCK = 16
+"""Channels of one block of a blocked layout."""
+
+LAYOUTS = ("last", "blocked")
+"""Where channels lie: last, or last in blocks of `BLOCK` and the blocks before the rows."""
+
 Sides = tuple[int, int] | tuple[int, int, int, int]
 """Rows and columns on opposite sides alike, or those above, left, below and right."""
 
@@ -133,7 +139,7 @@ def four_sides(sides: Sides) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Conv2d:
-    """activation(conv(x, w) + bias + residual) on channels-last arrays with room for padding.
+    """activation(conv(x, w) + bias + residual) on arrays with room for padding.
 
     x has a border of at least the padding, which is zero already; the result and the residual may
     have borders of their own, which are left alone.
@@ -158,6 +164,9 @@ class Conv2d:
         residual_dtype: "float32", or "uint8" for an int8 convolution with a quantized residual.
         dilation: Pixels from one row and column of the window to the next.
         groups: Groups of channels; filters see the channels of their group alone.
+        in_layout: "last" for [batch, height, width, channels], or "blocked" for
+            [batch, channels / 16, height, width, 16].
+        out_layout: The same of the result and the residual.
     """
 
     height: int
@@ -178,6 +187,8 @@ class Conv2d:
     residual_dtype: str = "float32"
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    in_layout: str = "last"
+    out_layout: str = "last"
 
     def __post_init__(self) -> None:
         check_ends(self)
@@ -196,13 +207,23 @@ class Conv2d:
             raise InvalidOperand(
                 f"{self.channels} channels and {self.filters} filters make no {self.groups} groups."
             )
+        self._check_channels()
+
+    def _check_channels(self) -> None:
         word = {"fp32": 1, "bf16": 2, "int8": 4}[self.dtype]
-        if self.channels // self.groups % word:
-            raise InvalidOperand(
-                f"A group of a {self.dtype} convolution cannot have"
-                f" {self.channels // self.groups} channels.",
-                cure=f"Pad the channels of each group to a multiple of {word}.",
-            )
+        sides = (
+            ("channels", self.in_layout, self.channels // self.groups, word),
+            ("filters", self.out_layout, self.columns, 1),
+        )
+        for name, layout, count, least in sides:
+            if layout not in LAYOUTS:
+                raise InvalidOperand(f"There is no layout {layout!r}.", cure=f"Use {LAYOUTS}.")
+            unit = BLOCK if layout == "blocked" else least
+            if count % unit:
+                raise InvalidOperand(
+                    f"A group of this {self.dtype} convolution cannot have {count} {name}.",
+                    cure=f"Pad the {name} of each group to a multiple of {unit}.",
+                )
 
     @property
     def pads(self) -> tuple[int, int, int, int]:
@@ -281,7 +302,8 @@ class Conv2d:
         steps = "x".join(str(n) for n in (*self.stride, *pads))
         apart = "" if self.dilation == (1, 1) else "-d{}x{}".format(*self.dilation)
         groups = "" if self.groups == 1 else f"-g{self.groups}"
-        return f"conv-{self.dtype}-{size}-{window}-{steps}{apart}{groups}"
+        sides = f"-{self.in_layout[0]}{self.out_layout[0]}".replace("-ll", "")
+        return f"conv-{self.dtype}-{size}-{window}-{steps}{apart}{groups}{sides}"
 
     def flattened(self) -> Conv2d:
         """Returns the same computation with short rows joined, if it is a plain product.

@@ -28,13 +28,10 @@ from adlik_kernels.codegen.emit import (
 )
 from adlik_kernels.codegen.isa import Dot, multiply_add
 from adlik_kernels.codegen.vectormath import ACTIVATIONS
-from adlik_kernels.workload import Fused
+from adlik_kernels.workload import BLOCK, Fused
 
 INLINE = ("relu", "relu6", "hardswish")
 """Activations of a few instructions."""
-
-BLOCK = 16
-"""Channels of one block of a blocked layout."""
 
 INVERSE, ZERO, RESIDUAL_SCALE = range(3)
 """Places of the numbers of a requantization; `operators.ends` tells what they are."""

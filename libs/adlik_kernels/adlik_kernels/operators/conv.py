@@ -1,4 +1,4 @@
-"""Convolutions with fused bias, residual and activation on channels-last arrays."""
+"""Convolutions with fused bias, residual and activation, channels last or in blocks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
+from adlik_kernels.operators.layouts import picture_shape
 from adlik_kernels.operators.operands import address, aligned_empty, check, check_output
 from adlik_kernels.operators.packing import pack_groups, pack_weights
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.templates.conv import conv2d_module
-from adlik_kernels.workload import Conv2d, Sides, four_sides
+from adlik_kernels.workload import BLOCK, Conv2d, Sides, four_sides
 
 _pack_words = struct.Struct("8q").pack
 
@@ -41,6 +42,10 @@ class PreparedConv2d:
         self._x_dtype = np.dtype("uint8" if workload.dtype == "int8" else "float32")
         self._out_dtype = np.dtype(workload.output)
         self._residual_dtype = np.dtype(workload.residual_dtype)
+        self._picture = picture_shape(
+            workload.in_layout, workload.height, workload.width, workload.channels
+        )
+        self._result = picture_shape(workload.out_layout, *workload.out_size, workload.filters)
         self._target, self._threads = configuration.target(), configuration.threads()
         schedule = choose(workload, self._target, self._threads).schedule
         self._code = conv2d_kernel(workload, schedule, self._target).address
@@ -57,21 +62,22 @@ class PreparedConv2d:
         """Computes the convolution.
 
         Args:
-            x: [batch, height, width, channels], contiguous, without padding; float32, or uint8 for
-                int8 filters.
+            x: [batch, height, width, channels] or, if blocked, [batch, channels / 16, height,
+                width, 16]; contiguous, without padding; float32, or uint8 for int8 filters.
             residual: Shaped like the result, float32 or, if its scale was given, uint8; given if
                 and only if it was prepared for.
             out: Where to write; it must not share memory with x or residual.
 
         Returns:
-            [batch, rows, columns, filters], float32 or, if requantized, uint8.
+            [batch, rows, columns, filters] or, if blocked, [batch, filters / 16, rows, columns,
+            16]; float32 or, if requantized, uint8.
 
         Raises:
             InvalidOperand: An array does not fit; nothing was written.
         """
         workload = self.workload
-        x = check("x", x, self._x_dtype, (None, workload.height, workload.width, workload.channels))
-        shape = (x.shape[0], workload.out_height, workload.out_width, workload.filters)
+        x = check("x", x, self._x_dtype, (None, *self._picture))
+        shape = (x.shape[0], *self._result)
         if workload.residual != (residual is not None):
             wanted = "needs a" if workload.residual else "was prepared without a"
             raise InvalidOperand(f"This convolution {wanted} residual.")
@@ -110,6 +116,8 @@ def prepare_conv2d(
     padding: Sides = (0, 0),
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
+    in_layout: str = "last",
+    out_layout: str = "last",
     residual: bool = False,
 ) -> PreparedConv2d:
     """Packs filters and compiles a convolution for pictures of one size.
@@ -125,6 +133,8 @@ def prepare_conv2d(
             right).
         dilation: Pixels from one row and column of the window to the next.
         groups: Groups of channels; filters see the channels of their group alone.
+        in_layout: Where the channels of x lie: "last", or "blocked" as `to_blocked` makes it.
+        out_layout: The same of the result and the residual.
         residual: Whether calls will give a residual.
 
     Raises:
@@ -144,11 +154,13 @@ def prepare_conv2d(
         padding=padding,
         dilation=dilation,
         groups=groups,
+        in_layout=in_layout,
+        out_layout=out_layout,
         bias=bias is not None,
         residual=residual,
         activation=activation or "",
     )
-    return PreparedConv2d(workload, along_k(w), float_constants(bias, filters))
+    return PreparedConv2d(workload, along_k(w, in_layout), float_constants(bias, filters))
 
 
 def prepare_conv2d_int8(
@@ -162,6 +174,8 @@ def prepare_conv2d_int8(
     padding: Sides = (0, 0),
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
+    in_layout: str = "last",
+    out_layout: str = "last",
     residual: bool = False,
 ) -> PreparedConv2d:
     """Packs quantized filters: uint8 pictures, exact 32-bit sums, the scales fused into the end.
@@ -179,6 +193,8 @@ def prepare_conv2d_int8(
             left, below, right).
         dilation: Pixels from one row and column of the window to the next.
         groups: Groups of channels; filters see the channels of their group alone.
+        in_layout: Where the channels of x lie: "last", or "blocked" as `to_blocked` makes it.
+        out_layout: The same of the result and the residual.
         residual: Whether calls will give a residual.
 
     Raises:
@@ -198,6 +214,8 @@ def prepare_conv2d_int8(
         padding=padding,
         dilation=dilation,
         groups=groups,
+        in_layout=in_layout,
+        out_layout=out_layout,
         dtype="int8",
         output=quantization.output,
         bias=True,
@@ -205,18 +223,22 @@ def prepare_conv2d_int8(
         residual_dtype=quantization.residual_dtype,
         activation=activation or "",
     )
-    turned = along_k(w)
+    turned = along_k(w, in_layout)
     constants = int8_constants(quantization, turned, bias, residual=residual)
     return PreparedConv2d(workload, turned, constants, quantization.x_zero)
 
 
-def along_k(w: NDArray[Any]) -> NDArray[Any]:
+def along_k(w: NDArray[Any], layout: str = "last") -> NDArray[Any]:
     """Returns filters as the matrix of the product they are: rows, columns, channels along k.
 
     Args:
         w: [filters, channels, rows, columns].
+        layout: Where the channels of x lie; "blocked" puts blocks of channels before the rows.
     """
-    return np.ascontiguousarray(w.transpose(2, 3, 1, 0).reshape(-1, w.shape[0]))
+    filters, channels, rows, columns = w.shape
+    block = BLOCK if layout == "blocked" else channels
+    blocks = w.reshape(filters, channels // block, block, rows, columns)
+    return np.ascontiguousarray(blocks.transpose(1, 3, 4, 2, 0).reshape(-1, filters))
 
 
 def pack_filters(w: NDArray[np.float32], width: int) -> NDArray[np.uint32]:

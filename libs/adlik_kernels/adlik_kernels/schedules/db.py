@@ -6,7 +6,8 @@ A line is an object with these members; two files are merged by writing one behi
     workload   "dense-fp32-64x1024x1024": operator, element type, rows x columns x depth, or
                "conv-fp32-56x56x64-64x3x3-1x1x1x1": height x width x channels,
                filters x window, stride x padding (two numbers, or four: above, left, below,
-               right); then only where they are not 1: "-d2x2", dilation, and "-g32", groups
+               right); then only where they are not 1: "-d2x2", dilation, and "-g32", groups;
+               "-bb", "-lb" or "-bl" for blocked layouts of operands and result
     target     "znver4-avx512": LLVM's name of the processor, and the instruction level
     threads    threads that shared the call
     schedule   the fields of `space.Schedule`
@@ -26,7 +27,7 @@ from typing import Any
 
 from adlik_kernels.errors import InvalidRecord, InvalidSchedule
 from adlik_kernels.schedules.schedule import Schedule
-from adlik_kernels.workload import Conv2d, Dense, Workload
+from adlik_kernels.workload import LAYOUTS, Conv2d, Dense, Workload
 
 FORMAT = 1
 
@@ -154,17 +155,20 @@ def _conv_of(dtype: str, size: str, window: str, steps: str, *more: str) -> Conv
         stride=(down, across),
         padding=padding,
         dtype=dtype,
-        **dict(_extra(text) for text in more),
+        **{field: value for text in more for field, value in _extra(text).items()},
     )
 
 
-def _extra(text: str) -> tuple[str, Any]:
-    """The field that a letter behind the sizes of a convolution stands for, and its value."""
+def _extra(text: str) -> dict[str, Any]:
+    """The fields that a word behind the sizes of a convolution stands for, and their values."""
+    if text in {"bb", "lb", "bl"}:
+        layouts = {layout[0]: layout for layout in LAYOUTS}
+        return {"in_layout": layouts[text[0]], "out_layout": layouts[text[1]]}
     if text[0] == "d":
         down, across = _numbers(text[1:])
-        return "dilation", (down, across)
+        return {"dilation": (down, across)}
     if text[0] == "g":
-        return "groups", int(text[1:])
+        return {"groups": int(text[1:])}
     raise ValueError(text)
 
 

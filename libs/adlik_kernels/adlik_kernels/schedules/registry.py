@@ -77,10 +77,11 @@ def distance(workload: Workload, key: str) -> float:
     return sum(abs(math.log2(max(a, 1) / max(b, 1))) for a, b in pairs)
 
 
-def _window(workload: Workload) -> tuple[tuple[int, ...], ...]:
+def _window(workload: Workload) -> tuple[object, ...]:
     """What two convolutions must share to be neighbours."""
     if isinstance(workload, Conv2d):
-        return workload.kernel, workload.stride, workload.dilation, (workload.groups,)
+        layouts = (workload.in_layout, workload.out_layout)
+        return workload.kernel, workload.stride, workload.dilation, workload.groups, layouts
     return ()
 
 

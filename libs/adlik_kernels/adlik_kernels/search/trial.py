@@ -24,6 +24,7 @@ from adlik_kernels.errors import KernelError
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.conv import along_k, conv2d_kernel, padded_copy
 from adlik_kernels.operators.dense import dense_kernel
+from adlik_kernels.operators.layouts import to_blocked
 from adlik_kernels.operators.operands import address, aligned_empty
 from adlik_kernels.operators.packing import from_bf16, pack_groups, pad_columns, to_bf16
 from adlik_kernels.schedules.db import workload_of
@@ -133,8 +134,12 @@ def _pictures(plain: Conv2d) -> _Operands:
         x, w = (rng.standard_normal(shape, np.float32) for shape in (x_shape, w_shape))
     sides = (plain.stride, plain.padding, plain.groups)
     want = conv2d_reference(x, w, *sides, dilation=plain.dilation)
+    if plain.in_layout == "blocked":
+        x = to_blocked(x)
+    if plain.out_layout == "blocked":
+        want = to_blocked(want)
     out = aligned_empty(want.shape, np.float32)
-    return padded_copy(x, plain.padding), along_k(w), out, want
+    return padded_copy(x, plain.padding), along_k(w, plain.in_layout), out, want
 
 
 def turns(candidate: Callable[[], None], baseline: Callable[[], None], burst: float) -> list[float]:
