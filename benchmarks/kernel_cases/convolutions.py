@@ -31,11 +31,24 @@ def conv_cases(threads: int) -> Iterator[Case]:
         operations = layer.workload.operations
         calls = {
             "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
+            **blocked_conv(x, w, {"stride": steps, "padding": border}),
             **torch_conv(x, w, steps, border),
             **openvino_conv(x, w, steps, border, threads),
         }
         name = f"{size},{channels},{filters},{window}/{stride}"
         yield Case(name, float(operations), "fp32", calls)
+
+
+def blocked_conv(x, w, sides, levels=()) -> dict[str, Callable[[], object]]:
+    """The same layer between blocked ones; pictures of three channels come channels-last."""
+    from adlik_kernels import prepare_conv2d, prepare_conv2d_int8, to_blocked
+
+    layout = "blocked" if x.shape[3] % 16 == 0 else "last"
+    prepare = prepare_conv2d_int8 if levels else prepare_conv2d
+    layer = prepare(w, x.shape[1:3], *levels, in_layout=layout, out_layout="blocked", **sides)
+    given = to_blocked(x) if layout == "blocked" else x
+    out = layer(given)
+    return {"adlik, blocked": lambda: layer(given, out=out)}
 
 
 def torch_conv(x, w, stride, padding) -> dict[str, Callable[[], object]]:
@@ -89,6 +102,7 @@ def conv_int8_cases(_threads: int) -> Iterator[Case]:
         out = layer(x)
         calls = {
             "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
+            **blocked_conv(x, w, {"stride": steps, "padding": border}, (levels, bias, "relu")),
             **torch_conv_int8(x, w, levels, bias, (steps, border)),
         }
         name = f"{size},{channels},{filters},{window}/{stride}"

@@ -29,6 +29,7 @@ from adlik_kernels.operators.dense import (
 )
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
+from adlik_kernels.operators.layouts import from_blocked, to_blocked
 from adlik_kernels.operators.ranking import softmax_top_k
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
@@ -58,6 +59,7 @@ __all__ = [
     "dense",
     "detect",
     "export_plan",
+    "from_blocked",
     "gather",
     "load_model",
     "load_plan",
@@ -70,4 +72,5 @@ __all__ = [
     "softmax_top_k",
     "stack",
     "suppress",
+    "to_blocked",
 ]

@@ -38,6 +38,10 @@ class Fused(Protocol):
         """Whether an array like the result is added."""
 
     @property
+    def residual_dtype(self) -> str:
+        """Element type of that array."""
+
+    @property
     def activation(self) -> str:
         """Name of the activation, or ""."""
 
@@ -55,6 +59,7 @@ class Dense:
         bias: Whether a bias of shape [columns] is added.
         residual: Whether an array shaped like the result is added before the activation.
         activation: One of `ACTIVATION_NAMES`, or "".
+        residual_dtype: "float32", or "uint8" for an int8 product with a quantized residual.
     """
 
     rows: int
@@ -65,6 +70,7 @@ class Dense:
     bias: bool = False
     residual: bool = False
     activation: str = ""
+    residual_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         if self.rows < 0 or self.columns < 1 or self.depth < 1:
@@ -72,16 +78,7 @@ class Dense:
                 f"A product of {self.rows}x{self.depth} and {self.depth}x{self.columns} is empty.",
                 cure="Give at least one row, column and element along the depth.",
             )
-        if self.dtype not in OUTPUTS or self.output not in OUTPUTS[self.dtype]:
-            raise InvalidOperand(
-                f"There is no {self.dtype} product with {self.output} results.",
-                cure=f"Use one of {OUTPUTS}.",
-            )
-        if self.activation and self.activation not in ACTIVATION_NAMES:
-            raise InvalidOperand(
-                f"There is no activation {self.activation!r}.",
-                cure=f"Use one of {ACTIVATION_NAMES}, or none.",
-            )
+        check_ends(self)
 
     @property
     def operations(self) -> int:
@@ -98,13 +95,51 @@ class Dense:
         return f"dense-{self.dtype}-{self.rows}x{self.columns}x{self.depth}"
 
 
+def check_ends(workload: Fused) -> None:
+    """Refuses a fused end that no micro-kernel has.
+
+    Raises:
+        InvalidOperand: There is no such activation, or the types do not go together.
+    """
+    if workload.activation and workload.activation not in ACTIVATION_NAMES:
+        raise InvalidOperand(
+            f"There is no activation {workload.activation!r}.",
+            cure=f"Use one of {ACTIVATION_NAMES}, or none.",
+        )
+    if workload.dtype not in OUTPUTS or workload.output not in OUTPUTS[workload.dtype]:
+        raise InvalidOperand(
+            f"There is no {workload.dtype} product with {workload.output} results.",
+            cure=f"Use one of {OUTPUTS}.",
+        )
+    if workload.residual_dtype not in OUTPUTS[workload.dtype]:
+        raise InvalidOperand(
+            f"A {workload.dtype} product cannot add {workload.residual_dtype} numbers.",
+            cure=f"Use one of {OUTPUTS[workload.dtype]}.",
+        )
+
+
 LONG_ROW = 28
 """Pixels in a row that tiles of any size fill well."""
 
 
+BLOCK = 16
+"""Channels of one block of a blocked layout."""
+
+LAYOUTS = ("last", "blocked")
+"""Where channels lie: last, or last in blocks of `BLOCK` and the blocks before the rows."""
+
+Sides = tuple[int, int] | tuple[int, int, int, int]
+"""Rows and columns on opposite sides alike, or those above, left, below and right."""
+
+
+def four_sides(sides: Sides) -> tuple[int, int, int, int]:
+    """Returns rows or columns above, left, below and right."""
+    return sides if len(sides) == 4 else (*sides, *sides)
+
+
 @dataclass(frozen=True, slots=True)
 class Conv2d:
-    """activation(conv(x, w) + bias + residual) on channels-last arrays with room for padding.
+    """activation(conv(x, w) + bias + residual) on arrays with room for padding.
 
     x has a border of at least the padding, which is zero already; the result and the residual may
     have borders of their own, which are left alone.
@@ -116,8 +151,9 @@ class Conv2d:
         filters: Channels of the result.
         kernel: Rows and columns of the window.
         stride: Steps of the window.
-        padding: Zero rows and columns on each side of the input.
-        border: Rows and columns on each side of x in memory; the padding itself if not given.
+        padding: Zero rows and columns around the input: (above and below, left and right), or
+            (above, left, below, right).
+        border: Rows and columns around x in memory, alike; the padding itself if not given.
         out_border: Rows and columns on each side of the result that are not written.
         residual_border: The same of the residual.
         dtype: "fp32", "bf16" or "int8"; channels fill whole 32-bit words.
@@ -125,6 +161,12 @@ class Conv2d:
         bias: Whether a bias of shape [filters] is added.
         residual: Whether an array like the result is added.
         activation: One of `ACTIVATION_NAMES`, or "".
+        residual_dtype: "float32", or "uint8" for an int8 convolution with a quantized residual.
+        dilation: Pixels from one row and column of the window to the next.
+        groups: Groups of channels; filters see the channels of their group alone.
+        in_layout: "last" for [batch, height, width, channels], or "blocked" for
+            [batch, channels / 16, height, width, 16].
+        out_layout: The same of the result and the residual.
     """
 
     height: int
@@ -133,8 +175,8 @@ class Conv2d:
     filters: int
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    border: tuple[int, int] | None = None
+    padding: Sides = (0, 0)
+    border: Sides | None = None
     out_border: int = 0
     residual_border: int = 0
     dtype: str = "fp32"
@@ -142,34 +184,94 @@ class Conv2d:
     bias: bool = False
     residual: bool = False
     activation: str = ""
+    residual_dtype: str = "float32"
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    in_layout: str = "last"
+    out_layout: str = "last"
 
     def __post_init__(self) -> None:
-        sizes = (self.height, self.width, self.channels, self.filters, *self.kernel, *self.stride)
-        if min(sizes) < 1 or min(self.padding) < 0 or min(self.out_height, self.out_width) < 1:
-            raise InvalidOperand(f"{self} has no result.", cure="Is the window too large?")
-        if self.around[0] < self.padding[0] or self.around[1] < self.padding[1]:
-            raise InvalidOperand(f"The border {self.border} is smaller than the padding.")
-        group = {"fp32": 1, "bf16": 2, "int8": 4}.get(self.dtype, 0)
-        if not group or self.channels % group:
+        check_ends(self)
+        if len(self.padding) not in {2, 4}:
             raise InvalidOperand(
-                f"A {self.dtype} convolution cannot have {self.channels} channels.",
-                cure=f"Pad the channels to a multiple of {group or 4}.",
+                f"The padding {self.padding} has neither two numbers nor four.",
+                cure="Give (above and below, left and right) or (above, left, below, right).",
             )
+        sizes = (self.height, self.width, self.channels, self.filters)
+        window = (*self.kernel, *self.stride, *self.dilation)
+        if min(*sizes, *window) < 1 or min(self.padding) < 0 or min(self.out_size) < 1:
+            raise InvalidOperand(f"{self} has no result.", cure="Is the window too large?")
+        if any(held < pad for held, pad in zip(self.borders, self.pads, strict=True)):
+            raise InvalidOperand(f"The border {self.border} is smaller than the padding.")
+        if self.groups < 1 or self.channels % self.groups or self.filters % self.groups:
+            raise InvalidOperand(
+                f"{self.channels} channels and {self.filters} filters make no {self.groups} groups."
+            )
+        self._check_channels()
+
+    def _check_channels(self) -> None:
+        word = {"fp32": 1, "bf16": 2, "int8": 4}[self.dtype]
+        sides = (
+            ("channels", self.in_layout, self.channels // self.groups, word),
+            ("filters", self.out_layout, self.columns, 1),
+        )
+        for name, layout, count, least in sides:
+            if layout not in LAYOUTS:
+                raise InvalidOperand(f"There is no layout {layout!r}.", cure=f"Use {LAYOUTS}.")
+            unit = BLOCK if layout == "blocked" else least
+            if count % unit:
+                raise InvalidOperand(
+                    f"A group of this {self.dtype} convolution cannot have {count} {name}.",
+                    cure=f"Pad the {name} of each group to a multiple of {unit}.",
+                )
+
+    @property
+    def pads(self) -> tuple[int, int, int, int]:
+        """Zero rows and columns above, left, below and right."""
+        return four_sides(self.padding)
+
+    @property
+    def borders(self) -> tuple[int, int, int, int]:
+        """Rows and columns above, left of, below and right of x in memory."""
+        return four_sides(self.padding if self.border is None else self.border)
 
     @property
     def around(self) -> tuple[int, int]:
-        """Rows and columns on each side of x in memory."""
-        return self.padding if self.border is None else self.border
+        """Rows above and columns left of x in memory."""
+        return self.borders[:2]
+
+    @property
+    def held_height(self) -> int:
+        """Rows of x in memory."""
+        return self.height + self.borders[0] + self.borders[2]
+
+    @property
+    def held_width(self) -> int:
+        """Columns of x in memory."""
+        return self.width + self.borders[1] + self.borders[3]
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """Rows and columns of the result."""
+        above, left, below, right = self.pads
+        seen = (self.height + above + below, self.width + left + right)
+        rows, columns = (
+            (size - step * (window - 1) - 1) // stride + 1
+            for size, step, window, stride in zip(
+                seen, self.dilation, self.kernel, self.stride, strict=True
+            )
+        )
+        return rows, columns
 
     @property
     def out_height(self) -> int:
         """Rows of the result."""
-        return (self.height + 2 * self.padding[0] - self.kernel[0]) // self.stride[0] + 1
+        return self.out_size[0]
 
     @property
     def out_width(self) -> int:
         """Columns of the result."""
-        return (self.width + 2 * self.padding[1] - self.kernel[1]) // self.stride[1] + 1
+        return self.out_size[1]
 
     @property
     def rows(self) -> int:
@@ -178,13 +280,13 @@ class Conv2d:
 
     @property
     def columns(self) -> int:
-        """Filters: the columns of that product."""
-        return self.filters
+        """Filters of one group: the columns of that product."""
+        return self.filters // self.groups
 
     @property
     def depth(self) -> int:
         """Numbers of a window: the depth of that product."""
-        return self.kernel[0] * self.kernel[1] * self.channels
+        return self.kernel[0] * self.kernel[1] * self.channels // self.groups
 
     @property
     def operations(self) -> int:
@@ -196,16 +298,20 @@ class Conv2d:
         """The name under which its schedules are recorded; fused ends and borders do not matter."""
         size = f"{self.height}x{self.width}x{self.channels}"
         window = f"{self.filters}x{self.kernel[0]}x{self.kernel[1]}"
-        steps = f"{self.stride[0]}x{self.stride[1]}x{self.padding[0]}x{self.padding[1]}"
-        return f"conv-{self.dtype}-{size}-{window}-{steps}"
+        pads = self.pads[:2] if self.pads[:2] == self.pads[2:] else self.pads
+        steps = "x".join(str(n) for n in (*self.stride, *pads))
+        apart = "" if self.dilation == (1, 1) else "-d{}x{}".format(*self.dilation)
+        groups = "" if self.groups == 1 else f"-g{self.groups}"
+        sides = f"-{self.in_layout[0]}{self.out_layout[0]}".replace("-ll", "")
+        return f"conv-{self.dtype}-{size}-{window}-{steps}{apart}{groups}{sides}"
 
     def flattened(self) -> Conv2d:
         """Returns the same computation with short rows joined, if it is a plain product.
 
         Rows stay as many as they can: they are what threads share.
         """
-        plain = (self.kernel, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0))
-        if not plain or any(self.around) or self.out_border or self.residual_border:
+        plain = (self.kernel, self.stride) == ((1, 1), (1, 1))
+        if not plain or any(self.borders) or self.out_border or self.residual_border:
             return self
         joined = next(n for n in range(1, self.height + 1) if self._joins(n))
         return replace(self, height=self.height // joined, width=self.width * joined)
@@ -277,8 +383,10 @@ def conv2d_reference(
     x: NDArray[Any],
     w: NDArray[Any],
     stride: tuple[int, int] = (1, 1),
-    padding: tuple[int, int] = (0, 0),
+    padding: Sides = (0, 0),
     groups: int = 1,
+    *,
+    dilation: tuple[int, int] = (1, 1),
 ) -> NDArray[np.float64]:
     """Returns the plain convolution in float64.
 
@@ -286,12 +394,15 @@ def conv2d_reference(
         x: [batch, height, width, channels].
         w: [filters, channels / groups, rows, columns].
         stride: Steps of the window.
-        padding: Zero rows and columns on each side.
+        padding: Zero rows and columns around x.
         groups: Groups of channels.
+        dilation: Pixels from one row and column of the window to the next.
     """
     (down, across), (rows, columns) = stride, w.shape[2:]
-    x = np.pad(x.astype(np.float64), ((0, 0), *((p, p) for p in padding), (0, 0)))
-    height, width = (x.shape[1] - rows) // down + 1, (x.shape[2] - columns) // across + 1
+    above, left, below, right = four_sides(padding)
+    x = np.pad(x.astype(np.float64), ((0, 0), (above, below), (left, right), (0, 0)))
+    height = (x.shape[1] - dilation[0] * (rows - 1) - 1) // down + 1
+    width = (x.shape[2] - dilation[1] * (columns - 1) - 1) // across + 1
     parts = []
     for part, weights in zip(
         np.split(x, groups, axis=3), np.split(w.astype(np.float64), groups), strict=True
@@ -299,8 +410,9 @@ def conv2d_reference(
         total = np.zeros((x.shape[0], height, width, weights.shape[0]))
         for row in range(rows):
             for column in range(columns):
-                below, right = row + down * (height - 1) + 1, column + across * (width - 1) + 1
-                seen = part[:, row:below:down, column:right:across]
+                y, z = row * dilation[0], column * dilation[1]
+                below, right = y + down * (height - 1) + 1, z + across * (width - 1) + 1
+                seen = part[:, y:below:down, z:right:across]
                 total += seen @ weights[:, :, row, column].T
         parts.append(total)
     return np.concatenate(parts, axis=3)

@@ -54,6 +54,79 @@ def test_fused_ends_at_all_levels(level, kernel, stride, padding):
     np.testing.assert_allclose(layer(x, residual=residual), want, rtol=1e-4, atol=2e-4)
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    height=st.integers(5, 12),
+    width=st.integers(5, 17),
+    channels=st.integers(1, 20),
+    filters=st.integers(1, 40),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.tuples(*[st.integers(0, 2)] * 4),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+)
+def test_sides_of_their_own_and_dilation(
+    height, width, channels, filters, kernel, stride, padding, dilation
+):
+    _, x, w = operands(5, (2, height, width, channels), filters, kernel)
+    sides = {"stride": stride, "padding": padding, "dilation": dilation}
+    got = prepare_conv2d(w, (height, width), **sides)(x)
+    np.testing.assert_allclose(got, conv2d_reference(x, w, **sides), rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    groups=st.integers(2, 5),
+    channels=st.integers(1, 9),
+    filters=st.integers(1, 40),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+)
+def test_groups(groups, channels, filters, kernel, stride, dilation):
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((2, 7, 9, groups * channels)).astype(np.float32)
+    w = rng.standard_normal((groups * filters, channels, *kernel)).astype(np.float32)
+    bias = rng.standard_normal(groups * filters).astype(np.float32)
+    sides = {
+        "stride": (stride, stride),
+        "padding": (1, 1),
+        "dilation": (dilation, dilation),
+        "groups": groups,
+    }
+    got = prepare_conv2d(w, (7, 9), bias, **sides)(x)
+    np.testing.assert_allclose(got, conv2d_reference(x, w, **sides) + bias, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+@pytest.mark.parametrize("filters", [3, 37])
+def test_int8_groups(level, filters):
+    rng = np.random.default_rng(8)
+    x = rng.integers(0, 256, (2, 6, 9, 24)).astype(np.uint8)
+    w = rng.integers(-127, 128, (3 * filters, 8, 3, 3)).astype(np.int8)
+    sides = {"padding": (1, 1), "groups": 3}
+    got = prepare_conv2d_int8(w, (6, 9), Quantization(1.0, 77, 1.0), **sides)(x)
+    np.testing.assert_array_equal(got, conv2d_reference(x.astype(int) - 77, w, **sides))
+
+
+def test_groups_share_no_channels():
+    x, w = np.full((1, 3, 3, 4), np.inf, np.float32), np.ones((6, 2, 1, 1), np.float32)
+    x[..., :2] = 1
+    got = prepare_conv2d(w, (3, 3), groups=2)(x)
+    assert (got[..., :3] == 2).all()
+    assert (got[..., 3:] == np.inf).all()
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+def test_int8_sides_of_their_own_and_dilation(level):
+    rng = np.random.default_rng(6)
+    x = rng.integers(0, 256, (2, 10, 9, 8)).astype(np.uint8)
+    w = rng.integers(-127, 128, (21, 8, 3, 2)).astype(np.int8)
+    sides = {"stride": (2, 1), "padding": (0, 1, 1, 0), "dilation": (1, 3)}
+    got = prepare_conv2d_int8(w, (10, 9), Quantization(1.0, 77, 1.0), **sides)(x)
+    np.testing.assert_array_equal(got, conv2d_reference(x.astype(int) - 77, w, **sides))
+
+
 @pytest.mark.parametrize("level", LEVELS, indirect=True)
 @pytest.mark.parametrize(("window", "stride", "padding"), [(1, 1, 0), (3, 1, 1), (3, 2, 1)])
 def test_int8_convolutions(level, window, stride, padding):
@@ -108,3 +181,11 @@ def test_bad_operands_are_refused():
     for size, bias in (((2, 8), None), ((8, 8), np.zeros(5, np.float32))):
         with pytest.raises(InvalidOperand):
             prepare_conv2d(w, size, bias)
+    for sides in (
+        {"padding": (1, 1, 1)},
+        {"padding": (-1, 0, 0, 0)},
+        {"dilation": (4, 1)},
+        {"groups": 4},
+    ):
+        with pytest.raises(InvalidOperand):
+            prepare_conv2d(w, (8, 8), **sides)

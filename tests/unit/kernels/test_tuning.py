@@ -21,6 +21,7 @@ from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import Annealing, Evolution, Grid, Learned, Policy, Random, tune
 from adlik_kernels.search.cost import FEATURES, BoostedTrees, CostModel, features
 from adlik_kernels.search.measure import Measurement, Meter
+from adlik_kernels.search.trial import bench
 from adlik_kernels.templates.conv import conv2d_module
 from adlik_kernels.templates.dense import dense_module
 from adlik_kernels.workload import Conv2d, Dense
@@ -109,8 +110,34 @@ def test_a_convolutions_space(height, width, channels, filters, window, seed):
 
 
 def test_keys_name_their_workloads():
-    for workload in (WORKLOAD, CONVOLUTION, Dense(1, 2, 3, "int8")):
+    others = [
+        Conv2d(9, 7, 12, 40, kernel=(3, 3), padding=(0, 1, 2, 3)),
+        Conv2d(9, 7, 12, 40, kernel=(3, 3), dilation=(2, 1), dtype="int8"),
+        Conv2d(9, 7, 12, 40, kernel=(3, 3), dilation=(2, 1), groups=4),
+        Conv2d(9, 7, 32, 48, in_layout="blocked"),
+        Conv2d(9, 7, 3, 48, out_layout="blocked"),
+        Conv2d(9, 7, 32, 96, groups=2, in_layout="blocked", out_layout="blocked"),
+    ]
+    for workload in (WORKLOAD, CONVOLUTION, Dense(1, 2, 3, "int8"), *others):
         assert workload_of(workload.key) == workload
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"groups": 2, "dilation": (1, 2)},
+        {"in_layout": "blocked", "padding": (0, 1, 2, 0)},
+        {"groups": 2, "in_layout": "blocked", "out_layout": "blocked"},
+    ],
+)
+def test_trials_compute_every_kind_of_convolution(dtype, more):
+    workload = workload_of(Conv2d(6, 5, 32, 96, kernel=(2, 3), dtype=dtype, **more).key)
+    trial = bench(workload)
+    for threads in (1, 2):
+        trial.out.fill(np.nan)
+        trial.call(Space(workload, host(), threads).default(), threads)()
+        assert trial.is_right()
 
 
 def test_a_grid_is_the_space():

@@ -7,6 +7,7 @@ from.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +28,13 @@ from adlik_kernels.codegen.emit import (
 )
 from adlik_kernels.codegen.isa import Dot, multiply_add
 from adlik_kernels.codegen.vectormath import ACTIVATIONS
-from adlik_kernels.workload import Fused
+from adlik_kernels.workload import BLOCK, Fused
 
 INLINE = ("relu", "relu6", "hardswish")
 """Activations of a few instructions."""
+
+INVERSE, ZERO, RESIDUAL_SCALE = range(3)
+"""Places of the numbers of a requantization; `operators.ends` tells what they are."""
 
 SIGNATURE = ir.FunctionType(VOID, [I64] + [POINTER] * 7)
 """`void tile(k steps, x, w, out, bias, residual, scale, quantization)`."""
@@ -54,6 +58,10 @@ class Tile:
         w_step: Bytes from one step of packed w to the next.
         segments: Parts of k that lie apart in x: the rows of a convolution's window.
         x_segment: Bytes from one part to the next.
+        out_block: Bytes from one block of `BLOCK` columns of the result to the next; 0 where they
+            lie one behind the other. A residual lies like the result.
+        around: Numbers and bytes of what lies around those segments, outermost first: weights lie
+            in this order too.
     """
 
     rows: int
@@ -69,6 +77,14 @@ class Tile:
     w_step: int
     segments: int = 1
     x_segment: int = 0
+    out_block: int = 0
+    around: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """Into how many parts k is cut and the bytes between them in x, outermost first."""
+        found = (*self.around, (self.segments, self.x_segment))
+        return tuple(part for part in found if part[0] > 1)
 
     @property
     def name(self) -> str:
@@ -104,10 +120,14 @@ class _TileWriter:
     def write(self) -> None:
         totals = self._begin()
         self._multiply(totals)
-        for row in range(self.tile.rows):
-            for column in range(self.tile.vectors):
+        bounds = self._bounds() if self.tile.ends and self.workload.output == "uint8" else None
+        for column in range(self.tile.vectors):
+            constants = self._constants(column) if self.tile.ends else ()
+            for row in range(self.tile.rows):
                 value = self.e.builder.load(totals[row][column])
-                self._put(self._end(value, row, column) if self.tile.ends else value, row, column)
+                if self.tile.ends:
+                    value = self._end(value, row, column, constants)
+                self._put(value if bounds is None else self._level(value, bounds), row, column)
         self.e.builder.ret_void()
 
     def _begin(self) -> list[list[Any]]:
@@ -122,14 +142,15 @@ class _TileWriter:
         ]
 
     def _multiply(self, totals: list[list[Any]]) -> None:
-        e, tile = self.e, self.tile
-        x, w, steps = (self.arguments[name] for name in ("x", "w", "steps"))
-        if tile.segments == 1:
-            self._run(totals, x, w)
-            return
-        with e.loop(0, tile.segments) as part:
-            w_segment = e.mul(e.mul(part, steps), tile.w_step)
-            self._run(totals, e.at(x, e.mul(part, tile.x_segment)), e.at(w, w_segment))
+        e, parts = self.e, self.tile.parts
+        x, number = self.arguments["x"], e.word(0)
+        with ExitStack() as loops:
+            for count, size in parts:
+                part = loops.enter_context(e.loop(0, count))
+                x = e.at(x, e.mul(part, size))
+                number = e.add(e.mul(number, count), part)
+            before = e.mul(e.mul(number, self.arguments["steps"]), self.tile.w_step)
+            self._run(totals, x, e.at(self.arguments["w"], before))
 
     def _run(self, totals: list[list[Any]], x: Value, w: Value) -> None:
         """All steps of one segment."""
@@ -167,20 +188,25 @@ class _TileWriter:
         read, near, data = (ir.Constant(I32, value) for value in (0, 3, 1))
         self.e.intrinsic("llvm.prefetch.p0", VOID, [pointer, read, near, data])
 
-    def _end(self, total: Value, row: int, column: int) -> Value:
-        """Scale, bias, residual, activation, requantization, in this order."""
+    def _end(self, total: Value, row: int, column: int, constants: tuple[Value, ...]) -> Value:
+        """Scale, bias, residual and activation, in this order."""
         e, b, workload = self.e, self.e.builder, self.workload
-        floats = vector(F32, self.lanes)
         if workload.dtype == "int8":
-            scale, bias = (self._constants(name, column) for name in ("scale", "bias"))
-            total = multiply_add(e, b.sitofp(total, floats), scale, bias, fused=self.fused)
+            total = b.sitofp(total, vector(F32, self.lanes))
+            total = multiply_add(e, total, *constants[:2], fused=self.fused)
         elif workload.bias:
-            total = b.fadd(total, self._constants("bias", column))
-        if workload.residual:
+            total = b.fadd(total, constants[0])
+        if workload.residual and workload.residual_dtype == "uint8":
+            levels = b.zext(self._got("residual", row, column, I8), vector(I32, self.lanes))
+            real = b.sitofp(levels, vector(F32, self.lanes))
+            total = multiply_add(
+                e, real, self._quantization(RESIDUAL_SCALE), total, fused=self.fused
+            )
+        elif workload.residual:
             total = b.fadd(total, self._got("residual", row, column))
-        if workload.activation:
+        if workload.activation and not self._clipped:
             total = self._activated(total)
-        return self._quantized(total) if workload.output == "uint8" else total
+        return total
 
     def _activated(self, value: Value) -> Value:
         """Short activations stay in the tile; long ones are called, for a tile has many vectors."""
@@ -197,24 +223,47 @@ class _TileWriter:
             inner.builder.ret(ACTIVATIONS[name](inner, function.args[0]))
         return self.e.builder.call(function, [value])
 
-    def _quantized(self, value: Value) -> Value:
-        e, b = self.e, self.e.builder
-        inverse, zero = (
-            splat(e, e.load(e.at(self.arguments["quantization"], offset), F32), self.lanes)
-            for offset in (0, 4)
-        )
+    @property
+    def _clipped(self) -> bool:
+        """Whether the limits of a requantization apply the activation: then it costs nothing."""
+        return self.workload.output == "uint8" and self.workload.activation in {"relu", "relu6"}
+
+    def _bounds(self) -> tuple[Value, ...]:
+        """Factor, zero, lowest and highest level of a requantization, as vectors."""
+        e, kind = self.e, vector(F32, self.lanes)
+        inverse, zero = self._quantization(INVERSE), self._quantization(ZERO)
+        low, high = (ir.Constant(kind, [bound] * self.lanes) for bound in (0.0, 255.0))
+        if not self._clipped:
+            return inverse, zero, low, high
+        if self.workload.activation == "relu6":
+            six = ir.Constant(kind, [6.0] * self.lanes)
+            six = multiply_add(e, six, inverse, zero, fused=self.fused)
+            high = e.builder.select(e.builder.fcmp_ordered("<", six, high), six, high)
+        return inverse, zero, zero, high
+
+    def _level(self, value: Value, bounds: tuple[Value, ...]) -> Value:
+        """The nearest level, the even one of two: rounding is the conversion's own."""
+        e, b, (inverse, zero, low, high) = self.e, self.e.builder, bounds
         level = multiply_add(e, value, inverse, zero, fused=self.fused)
-        level = e.intrinsic(f"llvm.rint.v{self.lanes}f32", level.type, [level])
-        low, high = (ir.Constant(level.type, [bound] * self.lanes) for bound in (0.0, 255.0))
-        # In this order each choice is one instruction, and NaN becomes 0, which integers have.
+        # In this order each choice is one instruction, and NaN becomes the lowest level.
         level = b.select(b.fcmp_ordered(">", level, low), level, low)
         level = b.select(b.fcmp_ordered("<", level, high), level, high)
-        return b.trunc(b.fptosi(level, vector(I32, self.lanes)), vector(I8, self.lanes))
+        name, kind = f"llvm.lrint.v{self.lanes}i32.v{self.lanes}f32", vector(I32, self.lanes)
+        return b.trunc(e.intrinsic(name, kind, [level]), vector(I8, self.lanes))
 
-    def _constants(self, name: str, column: int) -> Value:
-        """A vector of per-column floats; these arrays are padded to whole panels."""
-        pointer = self.e.at(self.arguments[name], 4 * self.lanes * column)
-        return self.e.load(pointer, vector(F32, self.lanes), align=4)
+    def _quantization(self, place: int) -> Value:
+        """One of the numbers of a requantization, on all lanes."""
+        number = self.e.load(self.e.at(self.arguments["quantization"], 4 * place), F32)
+        return splat(self.e, number, self.lanes)
+
+    def _constants(self, column: int) -> tuple[Value, ...]:
+        """Vectors of per-column floats; these arrays are padded to whole panels."""
+        names = ("scale", "bias") if self.workload.dtype == "int8" else ("bias",)
+        if names == ("bias",) and not self.workload.bias:
+            return ()
+        offset = 4 * self.lanes * column
+        places = (self.e.at(self.arguments[name], offset) for name in names)
+        return tuple(self.e.load(place, vector(F32, self.lanes), align=4) for place in places)
 
     def _mask(self, column: int) -> Any | None:
         """Which lanes of a vector of columns are valid; None when all are."""
@@ -223,19 +272,20 @@ class _TileWriter:
             return None
         return ir.Constant(vector(I1, self.lanes), [lane < valid for lane in range(self.lanes)])
 
-    def _got(self, name: str, row: int, column: int) -> Value:
-        """Float columns of one row of `out` or `residual`."""
-        e, kind, mask = self.e, vector(F32, self.lanes), self._mask(column)
-        pointer = self._place(name, row, column, 4)
+    def _got(self, name: str, row: int, column: int, element: Any = F32) -> Value:
+        """Valid columns of one vector of `out` or `residual`; what is not valid is 0."""
+        e, kind, mask = self.e, vector(element, self.lanes), self._mask(column)
+        size, suffix = (1, "i8") if element is I8 else (4, "f32")
+        pointer = self._place(name, row, column, size)
         if mask is None:
-            return e.load(pointer, kind, align=4)
-        nothing = ir.Constant(kind, [0.0] * self.lanes)
-        arguments = [pointer, ir.Constant(I32, 4), mask, nothing]
-        return e.intrinsic(f"llvm.masked.load.v{self.lanes}f32.p0", kind, arguments)
+            return e.load(pointer, kind, align=size)
+        nothing = ir.Constant(kind, [0] * self.lanes)
+        arguments = [pointer, ir.Constant(I32, size), mask, nothing]
+        return e.intrinsic(f"llvm.masked.load.v{self.lanes}{suffix}.p0", kind, arguments)
 
     def _put(self, value: Value, row: int, column: int) -> None:
-        e, mask = self.e, self._mask(column)
-        size, suffix = (1, "i8") if self.workload.output == "uint8" else (4, "f32")
+        e, mask, size = self.e, self._mask(column), self._size
+        suffix = "i8" if size == 1 else "f32"
         pointer = self._place("out", row, column, size)
         if mask is None:
             e.store(value, pointer, align=size)
@@ -244,5 +294,16 @@ class _TileWriter:
         e.intrinsic(name, VOID, [value, pointer, ir.Constant(I32, size), mask])
 
     def _place(self, name: str, row: int, column: int, size: int) -> Value:
-        offset = row * self.tile.out_row + size * self.lanes * column
-        return self.e.at(self.arguments[name], offset)
+        """Where a vector of columns of a row begins: numbers of any size lie as the result's do."""
+        number = row * self.tile.out_row // self._size
+        first = self.lanes * column
+        if self.tile.out_block:
+            number += first // BLOCK * self.tile.out_block // self._size + first % BLOCK
+        else:
+            number += first
+        return self.e.at(self.arguments[name], number * size)
+
+    @property
+    def _size(self) -> int:
+        """Bytes of one number of the result."""
+        return 1 if self.workload.output == "uint8" else 4

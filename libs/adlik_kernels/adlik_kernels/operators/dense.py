@@ -67,6 +67,7 @@ class PreparedDense:
         self._packed: dict[int, NDArray[np.uint32]] = {}
         self._x_dtype = np.dtype("uint8" if workload.dtype == "int8" else "float32")
         self._out_dtype = np.dtype(workload.output)
+        self._residual_dtype = np.dtype(workload.residual_dtype)
         self._work_per_row = workload.for_rows(1).operations
         self._general: dict[bool, _Kernel] = {}
         if at_once:
@@ -82,14 +83,15 @@ class PreparedDense:
         self,
         x: NDArray[Any],
         *,
-        residual: NDArray[np.float32] | None = None,
+        residual: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Computes the product.
 
         Args:
             x: [rows, depth], contiguous; float32, or uint8 for int8 weights.
-            residual: float32 [rows, columns]; given if and only if it was prepared for.
+            residual: [rows, columns], float32 or, if its scale was given, uint8; given if and only
+                if it was prepared for.
             out: Where to write, [rows, columns]; it must not share memory with x or residual.
 
         Returns:
@@ -105,7 +107,7 @@ class PreparedDense:
             wanted = "needs a" if workload.residual else "was prepared without a"
             raise InvalidOperand(f"This product {wanted} residual.")
         if residual is not None:
-            residual = check("residual", residual, np.float32, shape)
+            residual = check("residual", residual, self._residual_dtype, shape)
         if out is None:
             out = np.empty(shape, self._out_dtype)
         else:
@@ -113,9 +115,7 @@ class PreparedDense:
         self._run(self._words_of(x), out, residual)
         return out
 
-    def _run(
-        self, x: NDArray[Any], out: NDArray[Any], residual: NDArray[np.float32] | None
-    ) -> None:
+    def _run(self, x: NDArray[Any], out: NDArray[Any], residual: NDArray[Any] | None) -> None:
         rows = out.shape[0]
         kernel = self._exact.get(rows) or self._for_any_rows(few=rows < FEW_ROWS)
         bias, scale, quantization = self._places
@@ -262,15 +262,18 @@ def prepare_dense_int8(
     bias: NDArray[np.float32] | None = None,
     activation: str | None = None,
     *,
+    residual: bool = False,
     rows: Iterable[int] = (),
 ) -> PreparedDense:
     """Packs quantized weights: uint8 x, int8 w, exact 32-bit sums, the scales fused into the end.
 
     Args:
         w: int8 [depth, columns], contiguous. It is copied.
-        quantization: How levels stand for real numbers, and whether the result is requantized.
+        quantization: How levels stand for real numbers, and whether result and residual are
+            quantized.
         bias: float32 [columns], in real numbers.
         activation: One of `workload.ACTIVATION_NAMES`, or None.
+        residual: Whether calls will give a residual.
         rows: Numbers of rows to make kernels of their own for.
 
     Raises:
@@ -285,9 +288,11 @@ def prepare_dense_int8(
         columns=columns,
         depth=depth,
         dtype="int8",
-        output="uint8" if quantization.out_scale else "float32",
+        output=quantization.output,
         bias=True,
+        residual=residual,
+        residual_dtype=quantization.residual_dtype,
         activation=activation or "",
     )
-    constants = int8_constants(quantization, w, bias)
+    constants = int8_constants(quantization, w, bias, residual=residual)
     return PreparedDense(workload, w.copy(), constants, rows)

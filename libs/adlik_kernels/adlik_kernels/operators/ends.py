@@ -1,4 +1,13 @@
-"""The constants of a fused end: bias, scales and levels, as micro-kernels read them."""
+"""The constants of a fused end: bias, scales and levels, as micro-kernels read them.
+
+bias and scale are float32 [columns], padded to whole panels; quantization is float32 words:
+
+    0   1 / scale of a uint8 result, 0 for a float32 result
+    1   level of the result that stands for 0
+    2   scale of a uint8 residual, 0 without one
+
+Levels of x and of the residual that stand for 0 are part of the bias: no kernel subtracts them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +22,7 @@ from adlik_kernels.operators.operands import check
 from adlik_kernels.operators.packing import pad_columns
 
 Constants = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-"""Bias and scale of each column, and the two numbers of a requantization."""
+"""Bias, scale and quantization; see the module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,8 @@ class Quantization:
         w_scale: Scale of w, one value or one a column; its zero is 0.
         out_scale: Scale of a uint8 result; 0 for a float32 result.
         out_zero: Level of the result that stands for 0.
+        residual_scale: Scale of a uint8 residual; 0 for a float32 residual, or none.
+        residual_zero: Level of the residual that stands for 0.
     """
 
     x_scale: float
@@ -33,6 +44,18 @@ class Quantization:
     w_scale: float | NDArray[np.float32]
     out_scale: float = 0.0
     out_zero: int = 0
+    residual_scale: float = 0.0
+    residual_zero: int = 0
+
+    @property
+    def output(self) -> str:
+        """Element type of the result."""
+        return "uint8" if self.out_scale else "float32"
+
+    @property
+    def residual_dtype(self) -> str:
+        """Element type of a residual."""
+        return "uint8" if self.residual_scale else "float32"
 
 
 def float_constants(bias: NDArray[np.float32] | None, columns: int) -> Constants:
@@ -42,12 +65,16 @@ def float_constants(bias: NDArray[np.float32] | None, columns: int) -> Constants
         bias: float32 [columns], or None.
         columns: Columns of the result.
     """
-    nothing = np.zeros(2, np.float32)
+    nothing = np.zeros(3, np.float32)
     return pad_columns(0.0 if bias is None else bias, columns), nothing, nothing
 
 
 def int8_constants(
-    quantization: Quantization, w: NDArray[np.int8], bias: NDArray[np.float32] | None
+    quantization: Quantization,
+    w: NDArray[np.int8],
+    bias: NDArray[np.float32] | None,
+    *,
+    residual: bool = False,
 ) -> Constants:
     """Returns the constants of an int8 product.
 
@@ -55,6 +82,7 @@ def int8_constants(
         quantization: How levels stand for real numbers.
         w: int8 [depth, columns].
         bias: float32 [columns] in real numbers, or None.
+        residual: Whether a residual is added.
 
     Raises:
         InvalidOperand: A scale or a zero does not fit.
@@ -63,9 +91,12 @@ def int8_constants(
     scale = _column_scales(quantization, columns)
     # sum((x - zero) w) = sum(x w) - zero sum(w): the second part is known now and joins the bias.
     shift = -quantization.x_zero * w.sum(axis=0, dtype=np.int64) * scale.astype(np.float64)
+    if residual:
+        shift = shift - np.float32(quantization.residual_scale) * float(quantization.residual_zero)
     total = (shift if bias is None else shift + bias).astype(np.float32)
     inverse = 1.0 / quantization.out_scale if quantization.out_scale else 0.0
-    levels = np.array([inverse, quantization.out_zero], np.float32)
+    words = [inverse, quantization.out_zero, quantization.residual_scale]
+    levels = np.array(words, np.float32)
     return pad_columns(total, columns), pad_columns(scale, columns), levels
 
 
@@ -74,9 +105,11 @@ def _column_scales(quantization: Quantization, columns: int) -> NDArray[np.float
     if isinstance(w_scale, np.ndarray):
         w_scale = check("w_scale", w_scale, np.float32, (columns,))
     scale = np.full(columns, quantization.x_scale * np.asarray(w_scale), np.float32)
-    levels = range(256)
-    if quantization.x_zero not in levels or quantization.out_zero not in levels:
+    zeros = (quantization.x_zero, quantization.out_zero, quantization.residual_zero)
+    if not all(zero in range(256) for zero in zeros):
         raise InvalidOperand("The zero of a uint8 quantization is a level from 0 to 255.")
-    if not np.all(np.isfinite(scale)) or np.any(scale <= 0) or quantization.out_scale < 0:
+    others = np.array([quantization.out_scale, quantization.residual_scale])
+    finite = np.all(np.isfinite(scale)) and np.all(np.isfinite(others))
+    if not finite or np.any(scale <= 0) or np.any(others < 0):
         raise InvalidOperand("The scales of a quantization are finite numbers above 0.")
     return scale

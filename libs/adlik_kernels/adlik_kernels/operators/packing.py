@@ -37,6 +37,22 @@ def pack_weights(w: NDArray[Any], width: int, dtype: str) -> NDArray[np.uint32]:
     return packed
 
 
+def pack_groups(w: NDArray[Any], width: int, dtype: str, groups: int = 1) -> NDArray[np.uint32]:
+    """Returns the packed weights of several products of one shape, one behind the other.
+
+    Args:
+        w: [depth, columns of all groups].
+        width: Columns of one panel; none has columns of two groups.
+        dtype: One of `isa.DTYPES`.
+        groups: How many products.
+    """
+    if groups == 1:
+        return pack_weights(w, width, dtype)
+    parts = [pack_weights(part, width, dtype) for part in np.split(w, groups, axis=1)]
+    packed = aligned_empty((groups * len(parts[0]), *parts[0].shape[1:]), np.uint32)
+    return np.concatenate(parts, out=packed)
+
+
 def pad_columns(values: NDArray[Any] | float, columns: int) -> NDArray[np.float32]:
     """Returns per-column float32 values followed by zeros, so that whole vectors may be loaded.
 

@@ -23,7 +23,7 @@ def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
         target: The machine.
         threads: Threads that will share the work.
     """
-    workload = workload.flattened()
+    workload, filters = workload.flattened(), workload.columns
     shapes: tuple[tuple[int, int], ...] = SHAPES if target.registers == 32 else NARROW_SHAPES
     pixel = 4 * workload.stride[1] * workload.channels // GROUP[workload.dtype]
     if pixel % PAGE == 0:
@@ -31,17 +31,17 @@ def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
 
     def cost(shape: tuple[int, int]) -> float:
         rows = max(even_tiles(workload.out_width, shape[0]))
-        vectors = min(shape[1], -(-workload.filters // target.lanes))
+        vectors = min(shape[1], -(-filters // target.lanes))
         sums = rows * vectors
         latency = max(1.0, 8 / sums)  # fewer sums than this wait for each other
         loads = (rows + vectors) / sums
-        panels = -(-workload.filters // (vectors * target.lanes))
-        waste = panels * vectors * target.lanes / workload.filters
+        panels = -(-filters // (vectors * target.lanes))
+        waste = panels * vectors * target.lanes / filters
         return latency * (1 + loads / 4) * (1 + (waste - 1) / 2)
 
     rows, vectors = min(shapes, key=cost)
-    vectors = min(vectors, -(-workload.filters // target.lanes))
-    panels = -(-workload.filters // (vectors * target.lanes))
+    vectors = min(vectors, -(-filters // target.lanes))
+    panels = workload.groups * -(-filters // (vectors * target.lanes))
     by_rows = workload.out_height >= 4 * threads or (panels < 2 * threads)
     return Schedule(rows, vectors, row_tiles=1, parallel="blocks" if by_rows else "columns")
 

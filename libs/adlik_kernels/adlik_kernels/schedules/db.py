@@ -5,7 +5,9 @@ A line is an object with these members; two files are merged by writing one behi
     format     1
     workload   "dense-fp32-64x1024x1024": operator, element type, rows x columns x depth, or
                "conv-fp32-56x56x64-64x3x3-1x1x1x1": height x width x channels,
-               filters x window, stride x padding
+               filters x window, stride x padding (two numbers, or four: above, left, below,
+               right); then only where they are not 1: "-d2x2", dilation, and "-g32", groups;
+               "-bb", "-lb" or "-bl" for blocked layouts of operands and result
     target     "znver4-avx512": LLVM's name of the processor, and the instruction level
     threads    threads that shared the call
     schedule   the fields of `space.Schedule`
@@ -21,10 +23,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from adlik_kernels.errors import InvalidRecord, InvalidSchedule
 from adlik_kernels.schedules.schedule import Schedule
-from adlik_kernels.workload import Conv2d, Dense, Workload
+from adlik_kernels.workload import LAYOUTS, Conv2d, Dense, Workload
 
 FORMAT = 1
 
@@ -129,15 +132,20 @@ def workload_of(key: str) -> Workload:
     """
     try:
         operator, dtype, *shapes = key.split("-")
-        sizes = [int(size) for shape in shapes for size in shape.split("x")]
         if operator == "dense":
-            rows, columns, depth = sizes
+            rows, columns, depth = _numbers(*shapes)
             return Dense(rows, columns, depth, dtype)
         if operator != "conv":
             raise InvalidRecord(f"{key!r} is not the key of a workload.")
-        height, width, channels, filters, rows, columns, down, across, above, beside = sizes
-    except ValueError as error:
+        return _conv_of(dtype, *shapes)
+    except (ValueError, TypeError, IndexError) as error:
         raise InvalidRecord(f"{key!r} is not the key of a workload.") from error
+
+
+def _conv_of(dtype: str, size: str, window: str, steps: str, *more: str) -> Conv2d:
+    (height, width, channels), (filters, rows, columns) = _numbers(size), _numbers(window)
+    down, across, *pads = _numbers(steps)
+    padding = (pads[0], pads[1]) if len(pads) == 2 else (pads[0], pads[1], pads[2], pads[3])
     return Conv2d(
         height=height,
         width=width,
@@ -145,6 +153,24 @@ def workload_of(key: str) -> Workload:
         filters=filters,
         kernel=(rows, columns),
         stride=(down, across),
-        padding=(above, beside),
+        padding=padding,
         dtype=dtype,
+        **{field: value for text in more for field, value in _extra(text).items()},
     )
+
+
+def _extra(text: str) -> dict[str, Any]:
+    """The fields that a word behind the sizes of a convolution stands for, and their values."""
+    if text in {"bb", "lb", "bl"}:
+        layouts = {layout[0]: layout for layout in LAYOUTS}
+        return {"in_layout": layouts[text[0]], "out_layout": layouts[text[1]]}
+    if text[0] == "d":
+        down, across = _numbers(text[1:])
+        return {"dilation": (down, across)}
+    if text[0] == "g":
+        return {"groups": int(text[1:])}
+    raise ValueError(text)
+
+
+def _numbers(*shapes: str) -> list[int]:
+    return [int(number) for shape in shapes for number in shape.split("x")]

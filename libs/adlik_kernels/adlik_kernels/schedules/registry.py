@@ -92,9 +92,12 @@ def distance(workload: Workload, key: str) -> float:
     return sum(abs(math.log2(max(a, 1) / max(b, 1))) for a, b in pairs)
 
 
-def _window(workload: Workload) -> tuple[tuple[int, int], ...]:
+def _window(workload: Workload) -> tuple[object, ...]:
     """What two convolutions must share to be neighbours."""
-    return (workload.kernel, workload.stride) if isinstance(workload, Conv2d) else ()
+    if isinstance(workload, Conv2d):
+        layouts = (workload.in_layout, workload.out_layout)
+        return workload.kernel, workload.stride, workload.dilation, workload.groups, layouts
+    return ()
 
 
 def best_records(target: Target, threads: int, dtype: str) -> dict[str, Record]:

@@ -13,7 +13,7 @@ from adlik_kernels.codegen.isa import GROUP
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import conv_default, even_tiles
 from adlik_kernels.schedules.schedule import CHOICES, PAGE, SHAPES, WAYS, Schedule
-from adlik_kernels.workload import Conv2d, Workload
+from adlik_kernels.workload import BLOCK, Conv2d, Workload
 
 ATTEMPTS = 100
 """Edits after which a schedule counts as having no neighbours: it came from outside the space."""
@@ -47,6 +47,10 @@ class Space:
                 bool(schedule.k_block) and not self._spills_sums,
                 "sums of int8 products and of convolutions stay in registers",
             ),
+            (
+                schedule.vectors % self._block_vectors != 0 and self._panels(schedule) > 1,
+                "panels of a blocked result begin with a block",
+            ),
             (schedule.k_block >= self.words, "the block of k is no smaller than k"),
             (
                 bool(schedule.k_block) and self.words > 16 * schedule.k_block,
@@ -71,7 +75,7 @@ class Space:
             return False
         if isinstance(self.workload, Conv2d) and self._has_twin(schedule):
             return False
-        panels = -(-self.workload.columns // (schedule.vectors * self.target.lanes))
+        panels = self._panels(schedule)
         narrower = (schedule.vectors - 1) * self.target.lanes
         if panels == 1 and narrower >= self.workload.columns:
             return False  # a whole vector of the panel would compute columns that nobody asked for
@@ -117,7 +121,7 @@ class Space:
         them.
         """
         if isinstance(self.workload, Conv2d):
-            return conv_default(self.workload, self.target, self.threads)
+            return self.repaired(conv_default(self.workload, self.target, self.threads))
         rows, wide = self.workload.rows, self.target.registers == 32
         if 0 < rows < 4:
             schedule = Schedule(rows, 8 // rows if wide else 4 // rows, parallel="columns")
@@ -150,7 +154,8 @@ class Space:
         if rows:
             schedule = replace(schedule, rows=min(schedule.rows, rows))
         lanes, columns = self.target.lanes, self.workload.columns
-        schedule = replace(schedule, vectors=min(schedule.vectors, -(-columns // lanes)))
+        vectors = -(-schedule.vectors // self._block_vectors) * self._block_vectors
+        schedule = replace(schedule, vectors=min(vectors, -(-columns // lanes)))
         if self.words > 16 * schedule.k_block or schedule.k_block >= self.words:
             schedule = replace(schedule, k_block=0)
         if not self._spills_sums:
@@ -160,6 +165,15 @@ class Space:
         while self._registers(schedule) >= self.target.registers and schedule.rows > 1:
             schedule = replace(schedule, rows=schedule.rows - 1)
         return schedule
+
+    def _panels(self, schedule: Schedule) -> int:
+        return -(-self.workload.columns // (schedule.vectors * self.target.lanes))
+
+    @property
+    def _block_vectors(self) -> int:
+        """Vectors of one block of a blocked result; 1 if it is not blocked."""
+        blocked = isinstance(self.workload, Conv2d) and self.workload.out_layout == "blocked"
+        return max(1, BLOCK // self.target.lanes) if blocked else 1
 
     def _has_twin(self, schedule: Schedule) -> bool:
         """Whether a smaller register block cuts rows of pixels into the same tiles."""

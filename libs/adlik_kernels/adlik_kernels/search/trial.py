@@ -22,10 +22,11 @@ from adlik_kernels import configuration
 from adlik_kernels.codegen.isa import GROUP
 from adlik_kernels.errors import KernelError
 from adlik_kernels.machine.pool import shared
-from adlik_kernels.operators.conv import conv2d_kernel, padded_copy
+from adlik_kernels.operators.conv import along_k, conv2d_kernel, padded_copy
 from adlik_kernels.operators.dense import dense_kernel
+from adlik_kernels.operators.layouts import to_blocked
 from adlik_kernels.operators.operands import address, aligned_empty
-from adlik_kernels.operators.packing import from_bf16, pack_weights, pad_columns, to_bf16
+from adlik_kernels.operators.packing import from_bf16, pack_groups, pad_columns, to_bf16
 from adlik_kernels.schedules.db import workload_of
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
@@ -63,7 +64,9 @@ class Bench:
     def call(self, schedule: Schedule, threads: int) -> Callable[[], None]:
         """Returns a call of a schedule's kernel on these operands."""
         target, pool = configuration.target(), shared(threads)
-        packed = pack_weights(self.w, schedule.vectors * target.lanes, self.workload.dtype)
+        groups = self.workload.groups if isinstance(self.workload, Conv2d) else 1
+        width = schedule.vectors * target.lanes
+        packed = pack_groups(self.w, width, self.workload.dtype, groups)
         if isinstance(self.workload, Conv2d):
             code = conv2d_kernel(self.workload, schedule, target).address
         else:
@@ -85,9 +88,10 @@ class Bench:
 
 def bench(workload: Workload) -> Bench:
     """Makes random operands for a workload."""
+    columns = workload.filters if isinstance(workload, Conv2d) else workload.columns
     constants = (
-        pad_columns(0.0, workload.columns),
-        pad_columns(1.0, workload.columns),
+        pad_columns(0.0, columns),
+        pad_columns(1.0, columns),
         np.zeros(2, np.float32),
     )
     if isinstance(workload, Conv2d):
@@ -121,11 +125,21 @@ def _matrices(plain: Dense) -> _Operands:
 
 def _pictures(plain: Conv2d) -> _Operands:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, plain.height, plain.width, plain.channels), np.float32)
-    w = rng.standard_normal((plain.filters, plain.channels, *plain.kernel), np.float32)
-    want = conv2d_reference(x, w, plain.stride, plain.padding)
-    along_k = np.ascontiguousarray(w.transpose(2, 3, 1, 0).reshape(plain.depth, plain.filters))
-    return padded_copy(x, plain.padding), along_k, aligned_empty(want.shape, np.float32), want
+    x_shape = (1, plain.height, plain.width, plain.channels)
+    w_shape = (plain.filters, plain.channels // plain.groups, *plain.kernel)
+    if plain.dtype == "int8":
+        x: NDArray[Any] = rng.integers(0, 256, x_shape).astype(np.uint8)
+        w: NDArray[Any] = rng.integers(-127, 128, w_shape).astype(np.int8)
+    else:
+        x, w = (rng.standard_normal(shape, np.float32) for shape in (x_shape, w_shape))
+    sides = (plain.stride, plain.padding, plain.groups)
+    want = conv2d_reference(x, w, *sides, dilation=plain.dilation)
+    if plain.in_layout == "blocked":
+        x = to_blocked(x)
+    if plain.out_layout == "blocked":
+        want = to_blocked(want)
+    out = aligned_empty(want.shape, np.float32)
+    return padded_copy(x, plain.padding), along_k(w, plain.in_layout), out, want
 
 
 def turns(candidate: Callable[[], None], baseline: Callable[[], None], burst: float) -> list[float]:

@@ -1,10 +1,11 @@
 """The template of convolutions: the micro-kernel of products, walked over pixels.
 
-Channels lie last, so one row of a window is one run of `columns x channels` numbers: a convolution
-is a product whose k is cut into as many segments as the window has rows. Nothing is copied (no
-im2col). With order="columns":
+Where channels lie last, one row of a window is one run of `columns x channels` numbers: a
+convolution is a product whose k is cut into as many segments as the window has rows. In a blocked
+layout they are `columns x 16` numbers, and there is such a window for each block of channels.
+Nothing is copied (no im2col). With order="columns":
 
-    for panel in panels of filters      # shared out with parallel="columns"
+    for panel in panels of filters      # of all groups; shared out with parallel="columns"
         for rows in blocks of rows      # of the result, of all pictures; shared out with "rows"
             for row in block
                 for tile in row         # the micro-kernel: pixels x panel
@@ -12,6 +13,7 @@ im2col). With order="columns":
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -24,7 +26,7 @@ from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import even_tiles
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.templates.dense import BIAS, OUT, QUANTIZATION, RESIDUAL, ROWS, SCALE, W, X
-from adlik_kernels.workload import Conv2d
+from adlik_kernels.workload import BLOCK, Conv2d
 
 
 def conv2d_module(workload: Conv2d, schedule: Schedule, target: Target) -> Any:
@@ -45,14 +47,64 @@ def conv2d_module(workload: Conv2d, schedule: Schedule, target: Target) -> Any:
     return module
 
 
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """How pictures lie in memory, borders included, counted in numbers."""
+
+    layout: str
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def pixel(self) -> int:
+        return BLOCK if self.layout == "blocked" else self.channels
+
+    @property
+    def row(self) -> int:
+        return self.width * self.pixel
+
+    @property
+    def block(self) -> int:
+        """From one block of channels to the next; 0 where they are not in blocks."""
+        return self.height * self.row if self.layout == "blocked" else 0
+
+    @property
+    def picture(self) -> int:
+        return self.height * self.width * self.channels
+
+    def place(self, e: Emitter, at: tuple[Value, Value, Value], channel: Value) -> Value:
+        """Numbers before a channel of a pixel: picture, row, column. Blocks are not split."""
+        picture, row, column = at
+        place = e.add(e.mul(picture, self.picture), e.mul(row, self.row))
+        place = e.add(place, e.mul(column, self.pixel))
+        if self.layout == "last":
+            return e.add(place, channel)
+        return e.add(place, e.mul(e.div(channel, BLOCK), self.block))
+
+
 class _Nest:
     def __init__(self, module: Any, workload: Conv2d, schedule: Schedule, target: Target) -> None:
         self.module, self.workload, self.schedule, self.target = module, workload, schedule, target
         self.width = schedule.vectors * target.lanes
-        self.panels = -(-workload.filters // self.width)
-        self.pixel = 4 * workload.channels // GROUP[workload.dtype]
-        self.steps = workload.kernel[1] * self.pixel // 4
+        self.filters = workload.columns
+        self.group_panels = -(-self.filters // self.width)
+        self.panels = workload.groups * self.group_panels
+        held = (workload.held_height, workload.held_width)
+        self.x = _Array(workload.in_layout, workload.channels, *held)
+        self.number = 4 // GROUP[workload.dtype]
         self.size = 1 if workload.output == "uint8" else 4
+        # A row of the window may be one run of memory.
+        run = workload.dilation[1] == 1 and (bool(self.x.block) or workload.groups == 1)
+        channels = workload.channels // workload.groups
+        together = BLOCK if self.x.block else channels
+        self.steps = (workload.kernel[1] if run else 1) * together * self.number // 4
+        parts = (
+            (channels // together, self.x.block),
+            (workload.kernel[0], workload.dilation[0] * self.x.row),
+            (1 if run else workload.kernel[1], workload.dilation[1] * self.x.pixel),
+        )
+        self.parts = tuple((count, apart * self.number) for count, apart in parts)
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
         self.chunk, self.chunks, block = self.e.function.args
@@ -91,11 +143,16 @@ class _Nest:
         return first, e.div(e.mul(total, e.add(self.chunk, 1)), self.chunks)
 
     def _panel(self, panel: Value, block: Value) -> None:
-        tail = self.workload.filters - (self.panels - 1) * self.width
-        if tail == self.width or self.panels == 1:
+        """One panel of filters by one block of rows; the last panel of a group may be narrower."""
+        tail = self.filters - (self.group_panels - 1) * self.width
+        if tail == self.width or self.group_panels == 1:
             self._rows(panel, block, tail)
             return
-        with self.e.builder.if_else(self.e.less(panel, self.panels - 1)) as (then, otherwise):
+        number = self.e.rem(panel, self.group_panels)
+        with self.e.builder.if_else(self.e.less(number, self.group_panels - 1)) as (
+            then,
+            otherwise,
+        ):
             with then:
                 self._rows(panel, block, self.width)
             with otherwise:
@@ -118,6 +175,7 @@ class _Nest:
 
     def _call(self, row: Value, column: Value, pixels: int, panel: Value, filters: int) -> None:
         e, p, workload = self.e, self.pointers, self.workload
+        out = self._result(workload.out_border)
         tile = Tile(
             rows=pixels,
             vectors=-(-filters // self.target.lanes),
@@ -126,32 +184,38 @@ class _Nest:
             prefetch=self.schedule.prefetch,
             starts=True,
             ends=True,
-            x_row=workload.stride[1] * self.pixel,
+            x_row=workload.stride[1] * self.x.pixel * self.number,
             x_step=4,
-            out_row=self.size * workload.filters,
+            out_row=self.size * out.pixel,
             w_step=4 * self.width,
-            segments=workload.kernel[0],
-            x_segment=(workload.width + 2 * workload.around[1]) * self.pixel,
+            segments=self.parts[-1][0],
+            x_segment=self.parts[-1][1],
+            out_block=self.size * out.block,
+            around=self.parts[:-1],
         )
+        group, number = e.div(panel, self.group_panels), e.rem(panel, self.group_panels)
         picture, line = e.div(row, workload.out_height), e.rem(row, workload.out_height)
-        down, across = (b - p for b, p in zip(workload.around, workload.padding, strict=True))
-        height = workload.height + 2 * workload.around[0]
-        above = e.add(e.mul(picture, height), e.add(e.mul(line, workload.stride[0]), down))
-        x = e.add(e.mul(above, tile.x_segment), e.mul(column, tile.x_row))
-        x = e.add(x, across * self.pixel)
-        filters_before = e.mul(panel, self.width)
-        panel_bytes = tile.w_step * self.steps * workload.kernel[0]
-        out, residual = (
-            e.add(self._pixel(picture, line, column, border), filters_before)
+        down, across = (b - p for b, p in zip(workload.around, workload.pads[:2], strict=True))
+        above = e.add(e.mul(line, workload.stride[0]), down)
+        left = e.add(e.mul(column, workload.stride[1]), across)
+        channel = e.mul(group, workload.channels // workload.groups)
+        x = self.x.place(e, (picture, above, left), channel)
+        filters_before = e.add(e.mul(group, self.filters), e.mul(number, self.width))
+        at, residual_at = (
+            self._result(border).place(
+                e, (picture, e.add(line, border), e.add(column, border)), filters_before
+            )
             for border in (workload.out_border, workload.residual_border)
         )
+        panel_bytes = tile.w_step * workload.depth // GROUP[workload.dtype]
+        residual_size = 1 if workload.residual_dtype == "uint8" else 4
         arguments = [
             e.word(self.steps),
-            e.at(p[X], x),
+            e.at(p[X], e.mul(x, self.number)),
             e.at(p[W], e.mul(panel, panel_bytes)),
-            e.at(p[OUT], e.mul(out, self.size)),
+            e.at(p[OUT], e.mul(at, self.size)),
             e.at(p[BIAS], e.mul(filters_before, 4)),
-            e.at(p[RESIDUAL], e.mul(residual, 4)),
+            e.at(p[RESIDUAL], e.mul(residual_at, residual_size)),
             e.at(p[SCALE], e.mul(filters_before, 4)),
             p[QUANTIZATION],
         ]
@@ -160,9 +224,7 @@ class _Nest:
             self.tiles[tile.name] = write_tile(self.module, tile, workload, dot, self.target.lanes)
         e.builder.call(self.tiles[tile.name], arguments)
 
-    def _pixel(self, picture: Value, line: Value, column: Value, border: int) -> Value:
-        """Numbers before a pixel of the result, in an array with a border."""
-        e, workload = self.e, self.workload
-        height, width = workload.out_height + 2 * border, workload.out_width + 2 * border
-        row = e.add(e.mul(picture, height), e.add(line, border))
-        return e.mul(e.add(e.mul(row, width), e.add(column, border)), workload.filters)
+    def _result(self, border: int) -> _Array:
+        """How the result, or a residual, lies within its border."""
+        rows, columns = (size + 2 * border for size in self.workload.out_size)
+        return _Array(self.workload.out_layout, self.workload.filters, rows, columns)

@@ -192,7 +192,7 @@ class _Nest:
             e.at(p[W], w_offset),
             e.at(p[OUT], e.mul(place, size)),
             e.at(p[BIAS], per_column),
-            e.at(p[RESIDUAL], e.mul(place, 4)),
+            e.at(p[RESIDUAL], e.mul(place, 1 if self.workload.residual_dtype == "uint8" else 4)),
             e.at(p[SCALE], per_column),
             p[QUANTIZATION],
         ]
