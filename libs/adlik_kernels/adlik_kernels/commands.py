@@ -83,6 +83,8 @@ def operators_of(graph: Graph, batch: int) -> dict[Workload, int]:
                 kernel=operator.window,
                 stride=operator.stride,
                 padding=operator.padding,
+                dilation=operator.dilation,
+                groups=operator.groups,
                 dtype=dtype,
             )
             found[workload] += 1

@@ -110,11 +110,15 @@ def test_a_depthwise_block(path, builder, level, window, stride):
     assert plan.graph.operators[1].activation == "relu6"
 
 
-def test_grouped_convolutions_are_refused(path, builder):
-    model = builder((4, 6, 6))
-    model.node("Conv", model.last, model.weight(4, 2, 1, 1), group=2)
-    with pytest.raises(UnsupportedGraph, match="grouped"):
-        load_plan(model.save(path))
+def test_grouped_dilated_and_unevenly_padded_convolutions(path, builder):
+    model = builder((8, 11, 12))
+    sides = {"pads": [0, 1, 2, 0], "strides": [2, 1], "dilations": [1, 2]}
+    model.node("Conv", model.last, model.weight(6, 4, 3, 3), model.weight(6), group=2, **sides)
+    model.node("Relu")
+    model.node("Conv", model.last, model.weight(5, 6, 2, 2), auto_pad="SAME_UPPER")
+    model.node("MaxPool", kernel_shape=[3, 2], strides=[2, 2], pads=[0, 1, 1, 0])
+    plan = model.check(path)
+    assert [operator.groups for operator in plan.graph.operators] == [2, 1, 1]
 
 
 def test_bad_inputs_are_refused(path, builder):

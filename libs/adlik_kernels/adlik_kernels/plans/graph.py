@@ -101,7 +101,9 @@ class Operator:
         w_scale: Scale of int8 weights, [filters] or [columns]; None for float weights.
         window: Rows and columns of a window.
         stride: Steps of the window.
-        padding: Rows and columns around the picture.
+        padding: Rows and columns around the picture: above, left, below, right.
+        dilation: Pixels from one place of the window to the next.
+        groups: Groups of channels of a "conv".
         activation: One of `workload.ACTIVATION_NAMES`, or "".
         epsilon: What "norm" adds to the variance.
         heads: Heads of an "attention".
@@ -116,7 +118,9 @@ class Operator:
     w_scale: Array | None = None
     window: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
     activation: str = ""
     epsilon: float = 0.0
     heads: int = 0

@@ -15,7 +15,7 @@ from adlik_kernels.codegen.build import load
 from adlik_kernels.operators.conv import along_k, conv2d_kernel
 from adlik_kernels.operators.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
-from adlik_kernels.operators.packing import pack_weights, pad_columns
+from adlik_kernels.operators.packing import pack_groups, pack_weights, pad_columns
 from adlik_kernels.plans.graph import BATCH, Graph, Operator, Size, UnsupportedGraph
 from adlik_kernels.plans.steps import IN, OUT, Lowering, Step, residual_of
 from adlik_kernels.schedules.registry import choose
@@ -74,7 +74,7 @@ def _plain(plan: Lowering, operator: Operator) -> Step:
     if operator.kind == "softmax":
         workload = Softmax(grids[0], made)
     elif operator.kind in {"max", "mean"}:
-        shape = (operator.window, operator.stride, operator.padding)
+        shape = (operator.window, operator.stride, operator.padding[:2])
         workload = Pool(grids[0], made, operator.kind, *shape)
     else:
         second = grids[1] if operator.kind == "sum" else None
@@ -105,10 +105,13 @@ def _conv(plan: Lowering, operator: Operator) -> Step:
         bias=is_int8 or operator.bias is not None,
         residual=bool(residual),
         activation=operator.activation,
+        residual_dtype=_residual_dtype(plan, operator),
+        dilation=operator.dilation,
+        groups=operator.groups,
     )
     schedule = choose(workload, plan.target, plan.threads).schedule
-    turned = along_k(operator.w)
-    packed = pack_weights(turned, schedule.vectors * plan.target.lanes, workload.dtype)
+    turned, width = along_k(operator.w), schedule.vectors * plan.target.lanes
+    packed = pack_groups(turned, width, workload.dtype, workload.groups)
     code = conv2d_kernel(workload, schedule, plan.target)
     return Step(
         kernel=code,
@@ -121,6 +124,11 @@ def _conv(plan: Lowering, operator: Operator) -> Step:
     )
 
 
+def _residual_dtype(plan: Lowering, operator: Operator) -> str:
+    residual = residual_of(operator)
+    return "uint8" if residual and plan.value(residual).levels else "float32"
+
+
 def _end(plan: Lowering, operator: Operator, w: NDArray[Any]) -> dict[int, NDArray[Any]]:
     """The constants of a product's fused end, by their places."""
     constants: Constants
@@ -128,6 +136,8 @@ def _end(plan: Lowering, operator: Operator, w: NDArray[Any]) -> dict[int, NDArr
         constants = float_constants(operator.bias, w.shape[1])
     else:
         given, made = (plan.value(n).levels for n in (operator.inputs[0], operator.output))
+        residual = residual_of(operator)
+        added = plan.value(residual).levels if residual else None
         assert given is not None
         quantization = Quantization(
             x_scale=given.scale,
@@ -135,8 +145,10 @@ def _end(plan: Lowering, operator: Operator, w: NDArray[Any]) -> dict[int, NDArr
             w_scale=operator.w_scale,
             out_scale=made.scale if made else 0.0,
             out_zero=made.zero if made else 0,
+            residual_scale=added.scale if added else 0.0,
+            residual_zero=added.zero if added else 0,
         )
-        constants = int8_constants(quantization, w, operator.bias)
+        constants = int8_constants(quantization, w, operator.bias, residual=bool(residual))
     return dict(zip((3, 5, 6), constants, strict=True))
 
 
@@ -145,7 +157,7 @@ def _depthwise(plan: Lowering, operator: Operator) -> Step:
     if operator.w_scale is not None:
         raise UnsupportedGraph("There is no depthwise convolution of levels.")
     given, made = plan.grids[operator.inputs[0]], plan.grids[operator.output]
-    shape = (operator.window, operator.stride, operator.padding)
+    shape = (operator.window, operator.stride, operator.padding[:2])
     workload = Depthwise(given, made, *shape, operator.activation)
     target = plan.target
     loaded = load("depthwise", workload, lambda: depthwise_module(workload, target), target)
@@ -187,6 +199,7 @@ def _product(plan: Lowering, operator: Operator, like: int) -> Step:
         bias=is_int8 or operator.bias is not None,
         residual=bool(residual),
         activation=operator.activation,
+        residual_dtype=_residual_dtype(plan, operator),
     )
     schedule = choose(workload.for_rows(like), plan.target, plan.threads).schedule
     packed = pack_weights(operator.w, schedule.vectors * plan.target.lanes, workload.dtype)

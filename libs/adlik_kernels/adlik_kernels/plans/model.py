@@ -10,8 +10,8 @@ from typing import Any
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import InvalidOperand
-from adlik_kernels.plans.graph import BATCH, TOKENS, Array, Size
-from adlik_kernels.plans.partition import Part, share, split
+from adlik_kernels.plans.graph import BATCH, TOKENS, Array, Size, UnsupportedGraph
+from adlik_kernels.plans.partition import Part, Split, share, split
 from adlik_kernels.plans.plan import Plan
 from adlik_kernels.plans.source import Source, read_source
 
@@ -53,14 +53,13 @@ class Model:
     """
 
     def __init__(self, source: Source, batches: Iterable[int] = (1,), threads: int = 0) -> None:
-        found = split(source)
         batches = (source.batch,) if source.batch else tuple(batches)
+        threads = threads or configuration.threads()
+        found, self._parts = _compiled(source, batches, threads)
         self.inputs, self.outputs = source.inputs, source.outputs
         self.share = share(found.parts)
         self.parts = tuple(_report(part, found.refused) for part in found.parts)
         self.source = source
-        threads = threads or configuration.threads()
-        self._parts = [(part, _runner(source, part, batches, threads)) for part in found.parts]
         self._last_use = self._uses()
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -131,6 +130,23 @@ def load_model(path: Path, batches: Iterable[int] = (1,), threads: int = 0) -> M
         UnsupportedGraph: The file has no inputs or outputs.
     """
     return Model(read_source(path), batches, threads)
+
+
+def _compiled(
+    source: Source, batches: tuple[int, ...], threads: int
+) -> tuple[Split, list[tuple[Part, Run]]]:
+    """A model's parts with what runs them; a part that has no kernels falls back as a whole."""
+    refused: dict[int, str] = {}
+    while True:
+        found, runs = split(source, refused), []
+        for part in found.parts:
+            try:
+                runs.append((part, _runner(source, part, batches, threads)))
+            except UnsupportedGraph as error:
+                refused.update({node.number: error.message for node in part.nodes})
+                break
+        else:
+            return found, runs
 
 
 def _runner(source: Source, part: Part, batches: tuple[int, ...], threads: int) -> Run:

@@ -49,17 +49,19 @@ class Split:
     refused: dict[int, str]
 
 
-def split(source: Source) -> Split:
+def split(source: Source, known: Mapping[int, str] | None = None) -> Split:
     """Returns a model in parts, as many nodes as possible in plans.
 
     Args:
         source: The model.
+        known: Why some nodes can't be in plans, by their numbers.
     """
     refused = {
         node.number: f"a plan does not know {node.kind}"
         for node in source.nodes
         if node.kind not in READERS
     }
+    refused.update(known or {})
     while True:
         parts = []
         for part in _parts(source, refused):

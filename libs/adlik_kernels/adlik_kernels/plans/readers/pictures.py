@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from adlik_kernels.plans.reader import Reader
 from adlik_kernels.plans.readers import levels, normalization
 
 CONVOLUTIONS = ("conv", "depthwise")
+
+WORD = 4
+"""Levels along k that kernels read at once."""
 
 
 def picture(reader: Reader, name: str) -> tuple[int, int, int]:
@@ -28,34 +31,35 @@ def picture(reader: Reader, name: str) -> tuple[int, int, int]:
 
 
 def conv(reader: Reader, node: Node) -> None:
-    """Conv: of any window and stride, plain or depthwise, fp32 or int8."""
+    """Conv: of any window and stride, grouped or not, fp32 or int8."""
     w, w_scale = levels.weights(reader, node.inputs[1], axis=0)
     source = levels.operand(reader, node.inputs[0], quantized=w_scale is not None)
     if w_scale is not None and reader.values[source].levels is None:
         w, w_scale = levels.as_floats(w, w_scale, axis=0), None
     height, width, channels = picture(reader, source)
     groups = node.attributes.get("group", 1)
-    if w.ndim != 4 or groups < 1 or w.shape[1] * groups != channels:
+    fits = w.ndim == 4 and groups > 0 and w.shape[1] * groups == channels
+    if not fits or w.shape[0] % groups:
         raise UnsupportedGraph("A plan knows convolutions of pictures with fitting weights only.")
-    is_depthwise = groups == channels == w.shape[0] > 1
-    if (groups != 1 and not is_depthwise) or set(node.attributes.get("dilations", [1])) != {1}:
-        raise UnsupportedGraph("A plan knows no grouped or dilated convolutions.")
-    window = (w.shape[2], w.shape[3])
-    stride = pair(node.attributes.get("strides", [1, 1]))
-    padding = padding_of(node, window, stride, (height, width))
-    bias = levels.bias(reader, node.input(2), w.shape[0])
+    frame = frame_of(node, (w.shape[2], w.shape[3]), (height, width))
+    is_depthwise = groups == channels == w.shape[0] > 1 and frame.dilation == (1, 1)
+    if w_scale is not None and (is_depthwise or w.shape[1] % WORD):
+        # Words of four levels along k: other convolutions compute with the numbers.
+        source, w, w_scale = reader.real(node.inputs[0]), levels.as_floats(w, w_scale, axis=0), None
     operator = Operator(
         kind="depthwise" if is_depthwise else "conv",
         inputs=(source,),
         output=node.outputs[0],
         w=w,
-        bias=bias,
+        bias=levels.bias(reader, node.input(2), w.shape[0]),
         w_scale=w_scale,
-        window=window,
-        stride=stride,
-        padding=padding,
+        window=frame.window,
+        stride=frame.stride,
+        padding=frame.padding,
+        dilation=frame.dilation,
+        groups=groups,
     )
-    reader.emit(operator, Value((*slid((height, width), window, stride, padding), w.shape[0])))
+    reader.emit(operator, Value((*frame.slid((height, width)), w.shape[0])))
 
 
 def batch_norm(reader: Reader, node: Node) -> None:
@@ -89,20 +93,20 @@ def pool(reader: Reader, node: Node) -> None:
     kind = "max" if node.kind == "MaxPool" else "mean"
     source = levels.operand(reader, node.inputs[0], quantized=kind == "max")
     height, width, channels = picture(reader, source)
-    window = pair(node.attributes["kernel_shape"])
-    stride = pair(node.attributes.get("strides", [1, 1]))
-    padding = padding_of(node, window, stride, (height, width))
-    counts = node.attributes.get("count_include_pad", 0) and any(padding)
-    dilated = set(node.attributes.get("dilations", [1])) != {1}
-    size = slid((height, width), window, stride, padding)
-    if node.attributes.get("ceil_mode", 0) and size != ceiled(
-        (height, width), window, stride, padding
-    ):
+    frame = frame_of(node, pair(node.attributes["kernel_shape"]), (height, width))
+    size = frame.slid((height, width))
+    if node.attributes.get("ceil_mode", 0) and size != frame.slid((height, width), ceiled=True):
         raise UnsupportedGraph("A plan knows plain pooling: no ceil_mode that matters.")
-    if dilated or counts:
+    counts = node.attributes.get("count_include_pad", 0) and any(frame.padding)
+    if frame.dilation != (1, 1) or counts:
         raise UnsupportedGraph("A plan knows plain pooling: no dilation, no counted padding.")
     operator = Operator(
-        kind, (source,), node.outputs[0], window=window, stride=stride, padding=padding
+        kind,
+        (source,),
+        node.outputs[0],
+        window=frame.window,
+        stride=frame.stride,
+        padding=frame.padding,
     )
     levels.emit_like(reader, node, operator, Value((*size, channels)))
 
@@ -141,52 +145,61 @@ def pair(values: Sequence[int]) -> tuple[int, int]:
     return values[0], values[1]
 
 
-def slid(
-    size: tuple[int, int],
-    window: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-) -> tuple[int, int]:
-    """Returns the rows and columns that a window gives."""
-    rows, columns = (
-        (s + 2 * p - w) // d + 1 for s, p, w, d in zip(size, padding, window, stride, strict=True)
-    )
-    if min(rows, columns) < 1:
-        raise UnsupportedGraph("A window is larger than its picture.")
-    return rows, columns
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How a window moves over a picture; see `Operator` for the fields."""
+
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+    def slid(self, size: tuple[int, int], *, ceiled: bool = False) -> tuple[int, int]:
+        """Returns the rows and columns that the window gives.
+
+        Args:
+            size: Rows and columns of the picture.
+            ceiled: Whether a part of a window counts.
+
+        Raises:
+            UnsupportedGraph: The window is larger than the picture.
+        """
+        before, after = self.padding[:2], self.padding[2:]
+        found = []
+        for axis, length in enumerate(size):
+            seen = self.dilation[axis] * (self.window[axis] - 1) + 1
+            room = length + before[axis] + after[axis] - seen
+            steps = -(-room // self.stride[axis]) if ceiled else room // self.stride[axis]
+            found.append(steps + 1)
+        if min(found) < 1:
+            raise UnsupportedGraph("A window is larger than its picture.")
+        return found[0], found[1]
 
 
-def ceiled(
-    size: tuple[int, int],
-    window: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-) -> tuple[int, int]:
-    """Returns the rows and columns that a window gives if parts of windows count."""
-    rows, columns = (
-        -(-(s + 2 * p - w) // d) + 1
-        for s, p, w, d in zip(size, padding, window, stride, strict=True)
-    )
-    return rows, columns
+def frame_of(node: Node, window: tuple[int, int], size: tuple[int, int]) -> Frame:
+    """Returns how the window of a node moves.
 
-
-def padding_of(
-    node: Node, window: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]
-) -> tuple[int, int]:
-    """Returns the rows and columns around a picture.
+    Args:
+        node: The node.
+        window: Rows and columns of its window.
+        size: Rows and columns of the picture.
 
     Raises:
-        UnsupportedGraph: They differ from side to side.
+        UnsupportedGraph: Its attributes are not those of two dimensions.
     """
+    stride = pair(node.attributes.get("strides", [1, 1]))
+    dilation = pair(node.attributes.get("dilations", [1, 1]))
     kind = node.attributes.get("auto_pad", b"NOTSET")
     if kind in {b"SAME_UPPER", b"SAME_LOWER"}:
         wanted = [
-            max((-(-s // d) - 1) * d + w - s, 0)
-            for s, w, d in zip(size, window, stride, strict=True)
+            max((-(-s // d) - 1) * d + (w - 1) * a + 1 - s, 0)
+            for s, w, d, a in zip(size, window, stride, dilation, strict=True)
         ]
-        pads = [wanted[0] // 2, wanted[1] // 2, -(-wanted[0] // 2), -(-wanted[1] // 2)]
+        small, large = [w // 2 for w in wanted], [-(-w // 2) for w in wanted]
+        pads = [*small, *large] if kind == b"SAME_UPPER" else [*large, *small]
     else:
         pads = list(node.attributes.get("pads", [0, 0, 0, 0]))
-    if len(pads) != 4 or min(pads) < 0 or pads[:2] != pads[2:]:
-        raise UnsupportedGraph(f"A plan knows padding that is alike on both sides, not {pads}.")
-    return pads[0], pads[1]
+    if len(pads) != 4 or min(pads) < 0:
+        raise UnsupportedGraph(f"A plan knows no padding of {pads}.")
+    above, left, below, right = pads
+    return Frame(window, stride, (above, left, below, right), dilation)
