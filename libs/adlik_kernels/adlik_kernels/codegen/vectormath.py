@@ -20,8 +20,8 @@ _POWER = (
 )
 """2 ** r for -0.5 <= r <= 0.5, relative error below 1e-7; fitted for this library."""
 
-_ROUNDER = 1.5 * 2.0**23
-"""Added to a float of moderate size, it leaves the nearest integer in the lowest bits."""
+_ROUNDER = 1.5 * 2.0**23 + 127
+"""Added to a float of moderate size, it leaves the nearest integer, plus 127, in the low bits."""
 
 _ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
@@ -82,16 +82,15 @@ def decay(e: Emitter, x: Value, *, fused: bool = True) -> Value:
     """
     integers, b = vector(I32, x.type.count), e.builder
     vanished = b.fcmp_ordered("<", x, constant(x, -87.0))
-    scaled = b.fmul(maximum(e, x, -87.0), constant(x, 1.44269504088896341))
+    scaled = b.fmul(x, constant(x, 1.44269504088896341))
     rounded = b.fadd(scaled, constant(x, _ROUNDER))
     rest = b.fsub(scaled, b.fsub(rounded, constant(x, _ROUNDER)))
     series = constant(x, _POWER[0])
     for coefficient in _POWER[1:]:
         series = multiply_add(e, series, rest, constant(x, coefficient), fused=fused)
-    # The shift drops everything but the integer, so that adding it changes the exponent of one.
+    # The shift leaves the integer alone, where a float has its exponent.
     power = b.shl(b.bitcast(rounded, integers), splat_constant(I32, x.type.count, 23))
-    one = splat_constant(I32, x.type.count, 0x3F800000)
-    value = b.fmul(series, b.bitcast(b.add(power, one), x.type))
+    value = b.fmul(series, b.bitcast(power, x.type))
     return b.select(vanished, constant(x, 0.0), value)
 
 

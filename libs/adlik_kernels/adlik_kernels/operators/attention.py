@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 
@@ -31,6 +32,7 @@ def attention(
     v: NDArray[np.float32],
     heads: int,
     mask: NDArray[np.float32] | None = None,
+    *,
     scale: float | None = None,
     out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
@@ -88,6 +90,7 @@ def attention(
     return out
 
 
+@functools.cache
 def attention_kernel(workload: Attention, target: Target) -> Loaded:
     """Returns an attention kernel, compiling it if no cache has it."""
     return load("attention", workload, lambda: attention_module(workload, target), target)
