@@ -28,7 +28,8 @@ def check(name: str, array: object, dtype: DTypeLike, shape: Sequence[int | None
         InvalidOperand: It is no array, or its type, shape or layout is another, or it is empty.
     """
     array = _check_kind(name, array, dtype, shape)
-    if not array.flags.c_contiguous or not array.flags.aligned:
+    flags = array.flags
+    if not flags.c_contiguous or not flags.aligned:
         raise InvalidOperand(
             f"{name} is not contiguous: its strides are {array.strides}.",
             cure="Use numpy.ascontiguousarray.",
@@ -70,8 +71,8 @@ def _check_kind(
         raise InvalidOperand(
             f"{name} is a {type(array).__name__}, not a numpy array.", cure="Use numpy.asarray."
         )
-    wanted = np.dtype(dtype)
-    if array.dtype != wanted:
+    if array.dtype != dtype:
+        wanted = np.dtype(dtype)
         raise InvalidOperand(
             f"{name} has the dtype {array.dtype}, expected {wanted}.",
             cure=f"Convert it with {name}.astype({wanted.name!r}).",
@@ -85,7 +86,7 @@ def _check_kind(
 def _fits(found: tuple[int, ...], shape: Sequence[int | None]) -> bool:
     if len(found) != len(shape) or 0 in found:
         return False
-    for size, want in zip(found, shape, strict=True):  # noqa: SIM110 # a generator is half as fast
+    for size, want in zip(found, shape, strict=True):  # a generator is half as fast
         if want is not None and size != want:
             return False
     return True
