@@ -14,6 +14,15 @@ from adlik_kernels.codegen.emit import F32, I32, Emitter, Value, splat_constant,
 from adlik_kernels.codegen.isa import multiply_add
 
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+_POWER = (
+    *(1.3264724059187441e-3, 9.671512865200618e-3, 5.550733753675434e-2),
+    *(2.4022242080458e-1, 6.931469775919243e-1, 1.0),
+)
+"""2 ** r for -0.5 <= r <= 0.5, relative error below 1e-7; fitted for this library."""
+
+_ROUNDER = 1.5 * 2.0**23 + 127
+"""Added to a float of moderate size, it leaves the nearest integer, plus 127, in the low bits."""
+
 _ERF = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
@@ -59,6 +68,30 @@ def exponential(e: Emitter, x: Value) -> Value:
     )
     value = e.builder.fmul(near, scale)
     return e.builder.select(overflow, constant(x, float("inf")), value)
+
+
+def decay(e: Emitter, x: Value, *, fused: bool = True) -> Value:
+    """Returns exp(x) for x <= 0, relative error below 4e-7; 0 below -87. NaN stays NaN.
+
+    It takes half the instructions of `exponential`: a softmax never asks for more.
+
+    Args:
+        e: Where to write.
+        x: A float vector, no lane above 0.
+        fused: Whether the CPU multiplies and adds in one instruction.
+    """
+    integers, b = vector(I32, x.type.count), e.builder
+    vanished = b.fcmp_ordered("<", x, constant(x, -87.0))
+    scaled = b.fmul(x, constant(x, 1.44269504088896341))
+    rounded = b.fadd(scaled, constant(x, _ROUNDER))
+    rest = b.fsub(scaled, b.fsub(rounded, constant(x, _ROUNDER)))
+    series = constant(x, _POWER[0])
+    for coefficient in _POWER[1:]:
+        series = multiply_add(e, series, rest, constant(x, coefficient), fused=fused)
+    # The shift leaves the integer alone, where a float has its exponent.
+    power = b.shl(b.bitcast(rounded, integers), splat_constant(I32, x.type.count, 23))
+    value = b.fmul(series, b.bitcast(power, x.type))
+    return b.select(vanished, constant(x, 0.0), value)
 
 
 def sigmoid(e: Emitter, x: Value) -> Value:

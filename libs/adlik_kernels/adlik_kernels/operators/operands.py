@@ -27,28 +27,69 @@ def check(name: str, array: object, dtype: DTypeLike, shape: Sequence[int | None
     Raises:
         InvalidOperand: It is no array, or its type, shape or layout is another, or it is empty.
     """
-    if not isinstance(array, np.ndarray):
-        raise InvalidOperand(
-            f"{name} is a {type(array).__name__}, not a numpy array.", cure="Use numpy.asarray."
-        )
-    wanted = np.dtype(dtype)
-    if array.dtype != wanted:
-        raise InvalidOperand(
-            f"{name} has the dtype {array.dtype}, expected {wanted}.",
-            cure=f"Convert it with {name}.astype({wanted.name!r}).",
-        )
-    if len(array.shape) != len(shape) or any(
-        size < 1 or (want is not None and size != want)
-        for size, want in zip(array.shape, shape, strict=True)
-    ):
-        expected = ", ".join("any" if want is None else str(want) for want in shape)
-        raise InvalidOperand(f"{name} has the shape {array.shape}, expected ({expected}).")
-    if not array.flags.c_contiguous or not array.flags.aligned:
+    array = _check_kind(name, array, dtype, shape)
+    flags = array.flags
+    if not flags.c_contiguous or not flags.aligned:
         raise InvalidOperand(
             f"{name} is not contiguous: its strides are {array.strides}.",
             cure="Use numpy.ascontiguousarray.",
         )
     return array
+
+
+def check_rows(
+    name: str, array: object, dtype: DTypeLike, shape: Sequence[int | None]
+) -> NDArray[Any]:
+    """Returns the array if a kernel that knows its strides may read it.
+
+    Unlike `check`, it takes views whose last axis alone is contiguous, such as a third of the
+    columns of a matrix.
+
+    Args:
+        name: The operand's name, for the message.
+        array: What the caller gave.
+        dtype: The element type it must have, in native byte order.
+        shape: The shape it must have; None for a dimension of any size above zero.
+
+    Raises:
+        InvalidOperand: It is no array, or its type, shape or layout is another, or it is empty.
+    """
+    array = _check_kind(name, array, dtype, shape)
+    together = array.shape[-1] == 1 or array.strides[-1] == array.itemsize
+    if not together or not array.flags.aligned:
+        raise InvalidOperand(
+            f"The last axis of {name} is not contiguous: its strides are {array.strides}.",
+            cure="Use numpy.ascontiguousarray.",
+        )
+    return array
+
+
+def _check_kind(
+    name: str, array: object, dtype: DTypeLike, shape: Sequence[int | None]
+) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray):
+        raise InvalidOperand(
+            f"{name} is a {type(array).__name__}, not a numpy array.", cure="Use numpy.asarray."
+        )
+    if array.dtype != dtype:
+        wanted = np.dtype(dtype)
+        raise InvalidOperand(
+            f"{name} has the dtype {array.dtype}, expected {wanted}.",
+            cure=f"Convert it with {name}.astype({wanted.name!r}).",
+        )
+    if not _fits(array.shape, shape):
+        expected = ", ".join("any" if want is None else str(want) for want in shape)
+        raise InvalidOperand(f"{name} has the shape {array.shape}, expected ({expected}).")
+    return array
+
+
+def _fits(found: tuple[int, ...], shape: Sequence[int | None]) -> bool:
+    if len(found) != len(shape) or 0 in found:
+        return False
+    for size, want in zip(found, shape, strict=True):  # a generator is half as fast
+        if want is not None and size != want:
+            return False
+    return True
 
 
 def check_output(

@@ -12,6 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from adlik_kernels.codegen.across import each_group, folded, group_of
 from adlik_kernels.codegen.emit import (
     F32,
     I1,
@@ -23,7 +24,7 @@ from adlik_kernels.codegen.emit import (
     splat,
     vector,
 )
-from adlik_kernels.codegen.vectormath import ACTIVATIONS, constant, exponential
+from adlik_kernels.codegen.vectormath import ACTIVATIONS, constant, decay
 
 IN, OUT, SECOND, BATCH = range(4)
 """Places of the arguments in these kernels' block of words."""
@@ -254,44 +255,65 @@ def _write_map(e: Emitter, work: Map, lanes: int) -> None:
 def _write_softmax(e: Emitter, work: Softmax, lanes: int) -> None:
     block, grid = e.function.args[2], work.source
     source, result = e.argument(block, IN), e.argument(block, OUT)
-    kind = vector(F32, lanes)
     with own_rows(e, grid.height) as (picture, row), e.loop(0, grid.width) as column:
         x = e.at(source, grid.place(e, picture, row, column))
         to = e.at(result, work.result.place(e, picture, row, column))
-        lowest = ir.Constant(kind, [float("-inf")] * lanes)
-        largest, total = e.variable(kind, lowest), e.variable(kind, lowest)
-        e.builder.store(lowest, largest)
-        e.builder.store(ir.Constant(kind, [0.0] * lanes), total)
+        _write_softmax_row(e, x, to, grid.channels, lanes)
 
-        def compare(offset: Value, valid: int) -> None:
-            seen = load_lanes(e, e.at(x, offset), lanes, valid, float("-inf"))
-            so_far = e.builder.load(largest)
-            more = e.builder.fcmp_unordered(">", seen, so_far)
-            e.builder.store(e.builder.select(more, seen, so_far), largest)
 
-        each_vector(e, grid.channels, lanes, compare)
-        name = f"llvm.vector.reduce.fmax.v{lanes}f32"
-        top = splat(e, e.intrinsic(name, F32, [e.builder.load(largest)]), lanes)
+def _write_softmax_row(e: Emitter, x: Value, to: Value, columns: int, lanes: int) -> None:
+    """Writes exp(x - max(x)) / sum(exp(x - max(x))) for one row; a NaN makes all of it NaN.
 
-        def add(offset: Value, valid: int) -> None:
-            seen = load_lanes(e, e.at(x, offset), lanes, valid, float("-inf"))
-            power = exponential(e, e.builder.fsub(seen, top))
+    Args:
+        e: Where to write.
+        x: Address of the row.
+        to: Address of the result; it may be x.
+        columns: Numbers of the row.
+        lanes: Floats of a vector.
+    """
+    top = splat(e, _largest(e, x, columns, lanes), lanes)
+    slots = group_of(e, lanes, 0.0)
+    fused = lanes > 4  # every level above the portable one has the instruction
+
+    def weigh(offset: Value, vectors: list[tuple[int, int]]) -> None:
+        for slot, (ahead, valid) in zip(slots, vectors, strict=False):
+            at = e.add(offset, ahead)
+            seen = load_lanes(e, e.at(x, at), lanes, valid, float("-inf"))
+            weight = decay(e, e.builder.fsub(seen, top), fused=fused)
+            store_lanes(e, weight, e.at(to, at), lanes, valid)
             if valid < lanes:
                 real = ir.Constant(vector(I1, lanes), [n < valid for n in range(lanes)])
-                power = e.builder.select(real, power, constant(power, 0.0))
-            store_lanes(e, power, e.at(to, offset), lanes, valid)
-            e.builder.store(e.builder.fadd(e.builder.load(total), power), total)
+                weight = e.builder.select(real, weight, constant(weight, 0.0))
+            e.builder.store(e.builder.fadd(e.builder.load(slot), weight), slot)
 
-        each_vector(e, grid.channels, lanes, add)
-        name = f"llvm.vector.reduce.fadd.v{lanes}f32"
-        lanes_sum = e.intrinsic(name, F32, [ir.Constant(F32, 0.0), e.builder.load(total)])
-        scale = splat(e, e.builder.fdiv(ir.Constant(F32, 1.0), lanes_sum), lanes)
+    each_group(e, columns, lanes, weigh)
+    total = folded(e, slots, e.builder.fadd)
+    share = splat(e, e.builder.fdiv(ir.Constant(F32, 1.0), total), lanes)
 
-        def divide(offset: Value, valid: int) -> None:
-            value = e.builder.fmul(load_lanes(e, e.at(to, offset), lanes, valid), scale)
-            store_lanes(e, value, e.at(to, offset), lanes, valid)
+    def divide(offset: Value, vectors: list[tuple[int, int]]) -> None:
+        for ahead, valid in vectors:
+            at = e.at(to, e.add(offset, ahead))
+            value = e.builder.fmul(load_lanes(e, at, lanes, valid), share)
+            store_lanes(e, value, at, lanes, valid)
 
-        each_vector(e, grid.channels, lanes, divide)
+    each_group(e, columns, lanes, divide)
+
+
+def _largest(e: Emitter, x: Value, columns: int, lanes: int) -> Value:
+    """The largest number of a row, whatever NaN there is: the weights carry that on."""
+    slots = group_of(e, lanes, float("-inf"))
+
+    def larger(left: Value, right: Value) -> Value:
+        return e.builder.select(e.builder.fcmp_ordered(">", left, right), left, right)
+
+    def compare(offset: Value, vectors: list[tuple[int, int]]) -> None:
+        for slot, (ahead, valid) in zip(slots, vectors, strict=False):
+            at = e.at(x, e.add(offset, ahead))
+            seen = load_lanes(e, at, lanes, valid, float("-inf"))
+            e.builder.store(larger(seen, e.builder.load(slot)), slot)
+
+    each_group(e, columns, lanes, compare)
+    return folded(e, slots, larger)
 
 
 def _write_layout(e: Emitter, work: Layout, _lanes: int) -> None:
