@@ -16,7 +16,8 @@ from adlik_kernels.operators.conv import along_k, conv2d_kernel
 from adlik_kernels.operators.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.operators.packing import pack_groups, pack_weights, pad_columns
-from adlik_kernels.plans.graph import BATCH, Graph, Operator, Size, UnsupportedGraph
+from adlik_kernels.plans.graph import BATCH, Operator, Size, UnsupportedGraph
+from adlik_kernels.plans.lowering_rows import lower_attention, lower_norm
 from adlik_kernels.plans.steps import IN, OUT, Lowering, Step, residual_of
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.templates.depthwise import Depthwise, depthwise_module
@@ -221,7 +222,7 @@ def _missing(_plan: Lowering, operator: Operator) -> Step:
 
 
 MAKERS: dict[str, Callable[[Lowering, Operator], Step]] = {
-    "attention": _missing,
+    "attention": lower_attention,
     "conv": _conv,
     "dense": _dense,
     "depthwise": _depthwise,
@@ -229,15 +230,10 @@ MAKERS: dict[str, Callable[[Lowering, Operator], Step]] = {
     "map": _plain,
     "max": _plain,
     "mean": _plain,
-    "norm": _missing,
+    "norm": lower_norm,
     "quantize": _missing,
     "scale": _missing,
     "softmax": _plain,
     "sum": _plain,
 }
 """What makes the kernel of an operator, by its kind."""
-
-
-def supports(graph: Graph) -> bool:
-    """Returns whether every operator of a graph has a maker."""
-    return all(operator.kind in MAKERS for operator in graph.operators)

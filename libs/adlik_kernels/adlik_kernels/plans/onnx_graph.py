@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adlik_kernels.plans.graph import Graph, Node, UnsupportedGraph, Value
+from adlik_kernels.plans.probe import Dims
 from adlik_kernels.plans.reader import Reader
 from adlik_kernels.plans.readers import READERS
-from adlik_kernels.plans.source import FLOAT, Dims, Source, read_source
+from adlik_kernels.plans.source import FLOAT, Source, read_source
 
 
 def read_onnx(path: Path) -> Graph:
@@ -42,7 +44,7 @@ def read_nodes(
     Raises:
         UnsupportedGraph: With the numbers of the nodes that a plan can't take.
     """
-    reader = Reader(source.constants, source.batch)
+    reader = Reader(ChainMap({}, source.constants), source.batch, source.opset)
     return reader.read(nodes, given, outputs, READERS)
 
 
@@ -56,18 +58,21 @@ def given_values(source: Source, names: Sequence[str]) -> dict[str, Value]:
     Raises:
         UnsupportedGraph: One is not float32 or has sizes that are open.
     """
-    found = {}
+    found, unknown = {}, []
     for name in names:
         shape = source.dims.get(name)
         value = value_of(shape, source.batch) if source.types.get(name) == FLOAT else None
         if value is None:
-            readers = tuple(node.number for node in source.nodes if name in node.inputs)
-            raise UnsupportedGraph(
-                f"{name} is no float32 [batch, channels, height, width], [batch, tokens, columns] "
-                "or [batch, columns] with known sizes.",
-                readers,
-            )
-        found[name] = value
+            unknown.append(name)
+        else:
+            found[name] = value
+    if unknown:
+        readers = [n.number for n in source.nodes if set(n.inputs) & set(unknown)]
+        raise UnsupportedGraph(
+            f"{', '.join(unknown)}: not float32 [batch, channels, height, width], "
+            "[batch, tokens, columns] or [batch, columns] with known sizes.",
+            tuple(readers),
+        )
     return found
 
 

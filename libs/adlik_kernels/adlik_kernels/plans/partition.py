@@ -90,6 +90,8 @@ def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
     levels: dict[int, list[Node]] = {}
     sizes: dict[str, Node] = {}
     for node in source.nodes:
+        if all(name in source.constants for name in node.outputs):
+            continue
         level = max((made_at.get(name, 0) for name in node.inputs), default=0)
         is_plans = node.number not in refused
         if is_plans and all(source.types.get(name) == INT64 for name in node.outputs):

@@ -26,7 +26,7 @@ from adlik_kernels.plans.steps import IN, OUT, Lowering, Step, grids_of, product
 MOST_BOUND = 16
 """Combinations of batch and length that keep an arena of their own."""
 
-WORDS = 16
+WORDS = 24
 """Words of one kernel's arguments."""
 
 

@@ -9,10 +9,11 @@ rest can still be planned.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from adlik_kernels.plans.folding import folded
 from adlik_kernels.plans.graph import Array, Graph, Node, Operator, Size, UnsupportedGraph, Value
 
 
@@ -38,8 +39,9 @@ class Reader:
     """Walks through nodes once.
 
     Attributes:
-        constants: Arrays by name.
+        constants: Arrays by name; those that follow from others join them.
         batch: The batch that the model was exported for; 0 for any.
+        opset: Version of ONNX' operators.
         values: What is known of every real value.
         made: Operators by the value that they make, in order.
         views: Views by name.
@@ -48,8 +50,9 @@ class Reader:
         uses: How many readers a value has.
     """
 
-    constants: Mapping[str, Array]
+    constants: MutableMapping[str, Array]
     batch: int = 0
+    opset: int = 17
     values: dict[str, Value] = field(default_factory=dict)
     made: dict[str, Operator] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
@@ -82,7 +85,10 @@ class Reader:
         self.uses.update(outputs)
         for node in nodes:
             try:
-                readers[node.kind](self, node)
+                if found := folded(node, self.constants, self.opset):
+                    self.constants.update(found)
+                else:
+                    readers[node.kind](self, node)
             except UnsupportedGraph as error:
                 numbers = error.nodes or (node.number,)
                 raise UnsupportedGraph(error.message, numbers) from error

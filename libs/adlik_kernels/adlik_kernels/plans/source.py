@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adlik_kernels.plans.folding import folded
 from adlik_kernels.plans.graph import BATCH, TOKENS, Array, Node, Size, UnsupportedGraph
-
-Dims = tuple[Size | None, ...]
-"""A shape with the batch; None for a size that nobody knows."""
-
+from adlik_kernels.plans.probe import Dims, probed
 
 FLOAT, INT64 = 1, 7
 """Element types as ONNX numbers them."""
@@ -23,12 +21,13 @@ class Source:
     Attributes:
         proto: The file itself.
         nodes: The nodes in order.
-        constants: Initializers and `Constant` nodes by name.
+        constants: Initializers and what follows from them, by name.
         inputs: Names of the inputs.
         outputs: Names of the outputs.
         dims: Shapes of inputs and of computed values, as far as they can be inferred.
         types: Element types of inputs and of computed values, as ONNX numbers them.
         batch: The batch that it was exported for; 0 for any.
+        opset: Version of ONNX' operators.
     """
 
     proto: Any
@@ -39,6 +38,7 @@ class Source:
     dims: dict[str, Dims]
     types: dict[str, int]
     batch: int
+    opset: int
 
 
 def read_source(path: Path) -> Source:
@@ -60,9 +60,14 @@ def read_source(path: Path) -> Source:
     if not inputs or not graph.output:
         raise UnsupportedGraph("The model has no input or no output.")
     nodes = tuple(_node(number, node) for number, node in enumerate(graph.node))
+    opset = next((i.version for i in proto.opset_import if i.domain in {"", "ai.onnx"}), 1)
     for node in nodes:
         if node.kind == "Constant" and "value" in node.attributes:
             constants[node.outputs[0]] = numpy_helper.to_array(node.attributes["value"])
+        elif node.kind == "Identity" and node.inputs[0] in constants:
+            constants[node.outputs[0]] = constants[node.inputs[0]]
+        else:
+            constants.update(folded(node, constants, opset))
     symbols = _symbols(graph, inputs)
     dims: dict[str, Dims] = {}
     types: dict[str, int] = {}
@@ -72,10 +77,13 @@ def read_source(path: Path) -> Source:
             dims[value.name] = tuple(_size(dim, symbols) for dim in kind.shape.dim)
         if kind.elem_type:
             types[value.name] = kind.elem_type
+    made = [name for node in nodes for name in node.outputs if types.get(name) == FLOAT]
+    if any(None in dims.get(name, (None,)) for name in made):
+        dims = {**dims, **probed(proto, inputs, dims, types)}
     first = dims.get(inputs[0], ())
     batch = first[0] if first and isinstance(first[0], int) else 0
     outputs = tuple(value.name for value in graph.output)
-    return Source(proto, nodes, constants, inputs, outputs, dims, types, batch)
+    return Source(proto, nodes, constants, inputs, outputs, dims, types, batch, opset)
 
 
 def _inferred(proto: Any) -> list[Any]:

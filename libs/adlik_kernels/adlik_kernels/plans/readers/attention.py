@@ -44,6 +44,17 @@ def reshape(reader: Reader, node: Node, target: Sequence[Size]) -> bool:
     return True
 
 
+def shape(reader: Reader, name: str) -> tuple[Size, ...] | None:
+    """Returns the shape of heads without the batch; None for anything else."""
+    view = reader.view(name, "split", "heads")
+    if view is None:
+        return None
+    tokens, columns = reader.values[view.sources[0]].shape
+    heads = view.facts["heads"]
+    depth = int(columns) // heads
+    return (tokens, heads, depth) if view.kind == "split" else (heads, tokens, depth)
+
+
 def transpose(reader: Reader, node: Node) -> None:
     """Transpose of heads before and behind the tokens."""
     order = tuple(node.attributes.get("perm", ()))
@@ -112,11 +123,11 @@ def masked(reader: Reader, node: Node) -> bool:
         scores = reader.view(node.inputs[place], "scores")
         if scores is None:
             continue
-        mask = reader.name(node.inputs[1 - place])
-        value = reader.values.get(mask)
+        mask = reader.real(node.inputs[1 - place])
+        value = reader.values[mask]
         keys = reader.values[scores.sources[1]].shape[0]
         # Channels first [batch, 1, 1, keys] is a picture of one row and one channel.
-        if scores.facts["mask"] or value is None or value.shape not in {(1, keys, 1), (keys,)}:
+        if scores.facts["mask"] or value.shape not in {(1, keys, 1), (keys,)}:
             raise UnsupportedGraph("A plan knows masks of keys only.", (*scores.nodes, node.number))
         reader.values[mask] = Value((keys,))
         facts = {**scores.facts, "mask": mask}

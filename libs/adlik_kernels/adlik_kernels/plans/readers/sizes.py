@@ -10,6 +10,7 @@ import numpy as np
 from adlik_kernels.plans.graph import BATCH, Node, Size, UnsupportedGraph, Value
 from adlik_kernels.plans.reader import Reader
 from adlik_kernels.plans.readers import attention
+from adlik_kernels.plans.source import FLOAT, INT64
 
 
 def constant(reader: Reader, node: Node) -> None:
@@ -26,18 +27,29 @@ def same(reader: Reader, node: Node) -> None:
 
 
 def cast(reader: Reader, node: Node) -> None:
-    """Cast of sizes, which stay what they are."""
-    reader.sizes[node.outputs[0]] = sizes_of(reader, node.inputs[0])
+    """Cast of sizes: of numbers to numbers, or of open sizes, which stay what they are."""
+    sizes = sizes_of(reader, node.inputs[0])
+    kind = node.attributes.get("to")
+    if kind == FLOAT and all(isinstance(size, int) for size in sizes):
+        reader.constants[node.outputs[0]] = np.array(sizes, np.float32)
+    elif kind == INT64:
+        reader.sizes[node.outputs[0]] = sizes
+    else:
+        raise UnsupportedGraph("A plan casts sizes only.")
 
 
 def shape(reader: Reader, node: Node) -> None:
-    """Shape of a value whose sizes are known."""
-    value = reader.values.get(reader.name(node.inputs[0]))
-    if value is None or value.is_picture:
-        raise UnsupportedGraph("A plan knows the shape of sequences only.")
+    """Shape of a sequence, or of its heads."""
     if node.attributes.get("start", 0) or "end" in node.attributes:
         raise UnsupportedGraph("A plan knows whole shapes only.")
-    reader.sizes[node.outputs[0]] = (reader.batch or BATCH, *value.shape)
+    name = reader.name(node.inputs[0])
+    found = attention.shape(reader, name)
+    value = reader.values.get(name)
+    if found is None and (value is None or value.is_picture):
+        raise UnsupportedGraph("A plan knows the shape of sequences only.")
+    if found is None and value is not None:
+        found = value.shape
+    reader.sizes[node.outputs[0]] = (reader.batch or BATCH, *(found or ()))
 
 
 def gather(reader: Reader, node: Node) -> None:
