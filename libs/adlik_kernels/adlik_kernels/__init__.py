@@ -29,6 +29,23 @@ from adlik_kernels.operators.dense import (
 )
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
+from adlik_kernels.operators.layouts import (
+    dequantize_to_channels_first,
+    from_blocked,
+    quantize_to_channels_last,
+    to_blocked,
+    to_channels_first,
+    to_channels_last,
+    transpose,
+)
+from adlik_kernels.operators.pooling import average_pool, global_average_pool, max_pool
+from adlik_kernels.operators.quantized import (
+    Levels,
+    add_quantized,
+    dequantize,
+    look_up,
+    quantize,
+)
 from adlik_kernels.operators.ranking import softmax_top_k
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
@@ -43,6 +60,7 @@ __all__ = [
     "InvalidRecord",
     "InvalidSchedule",
     "KernelError",
+    "Levels",
     "MeasureFailed",
     "Placement",
     "Plan",
@@ -50,19 +68,33 @@ __all__ = [
     "PreparedDense",
     "Quantization",
     "UnsupportedGraph",
+    "add_quantized",
+    "average_pool",
     "configure",
     "configured",
     "dense",
+    "dequantize",
+    "dequantize_to_channels_first",
     "detect",
     "export_plan",
+    "from_blocked",
     "gather",
+    "global_average_pool",
     "load_plan",
+    "look_up",
+    "max_pool",
     "prepare_conv2d",
     "prepare_conv2d_int8",
     "prepare_dense",
     "prepare_dense_int8",
+    "quantize",
+    "quantize_to_channels_last",
     "scatter",
     "softmax_top_k",
     "stack",
     "suppress",
+    "to_blocked",
+    "to_channels_first",
+    "to_channels_last",
+    "transpose",
 ]
