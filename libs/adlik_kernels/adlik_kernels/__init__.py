@@ -29,7 +29,23 @@ from adlik_kernels.operators.dense import (
 )
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
-from adlik_kernels.operators.layouts import from_blocked, to_blocked
+from adlik_kernels.operators.layouts import (
+    dequantize_to_channels_first,
+    from_blocked,
+    quantize_to_channels_last,
+    to_blocked,
+    to_channels_first,
+    to_channels_last,
+    transpose,
+)
+from adlik_kernels.operators.pooling import average_pool, global_average_pool, max_pool
+from adlik_kernels.operators.quantized import (
+    Levels,
+    add_quantized,
+    dequantize,
+    look_up,
+    quantize,
+)
 from adlik_kernels.operators.ranking import softmax_top_k
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
@@ -46,6 +62,7 @@ __all__ = [
     "InvalidRecord",
     "InvalidSchedule",
     "KernelError",
+    "Levels",
     "MeasureFailed",
     "Model",
     "Placement",
@@ -54,23 +71,35 @@ __all__ = [
     "PreparedDense",
     "Quantization",
     "UnsupportedGraph",
+    "add_quantized",
+    "average_pool",
     "configure",
     "configured",
     "dense",
+    "dequantize",
+    "dequantize_to_channels_first",
     "detect",
     "export_plan",
     "from_blocked",
     "gather",
+    "global_average_pool",
     "load_model",
     "load_plan",
+    "look_up",
+    "max_pool",
     "merge_records",
     "prepare_conv2d",
     "prepare_conv2d_int8",
     "prepare_dense",
     "prepare_dense_int8",
+    "quantize",
+    "quantize_to_channels_last",
     "scatter",
     "softmax_top_k",
     "stack",
     "suppress",
     "to_blocked",
+    "to_channels_first",
+    "to_channels_last",
+    "transpose",
 ]

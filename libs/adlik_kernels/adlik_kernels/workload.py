@@ -416,3 +416,31 @@ def conv2d_reference(
                 total += seen @ weights[:, :, row, column].T
         parts.append(total)
     return np.concatenate(parts, axis=3)
+
+
+def blocked_reference(x: NDArray[Any]) -> NDArray[Any]:
+    """Returns pictures in blocks of 16 channels.
+
+    Args:
+        x: [batch, height, width, channels] of any type; channels are a multiple of 16.
+
+    Returns:
+        [batch, channels / 16, height, width, 16], contiguous.
+    """
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height, width, channels // BLOCK, BLOCK)
+    return np.ascontiguousarray(blocks.transpose(0, 3, 1, 2, 4))
+
+
+def unblocked_reference(x: NDArray[Any]) -> NDArray[Any]:
+    """Returns pictures in blocks with channels last.
+
+    Args:
+        x: [batch, channels / 16, height, width, 16] of any type.
+
+    Returns:
+        [batch, height, width, channels], contiguous.
+    """
+    batch, blocks, height, width, _ = x.shape
+    turned = np.ascontiguousarray(x.transpose(0, 2, 3, 1, 4))
+    return turned.reshape(batch, height, width, blocks * BLOCK)

@@ -24,13 +24,18 @@ from adlik_kernels.errors import KernelError
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.conv import along_k, conv2d_kernel, padded_copy
 from adlik_kernels.operators.dense import dense_kernel
-from adlik_kernels.operators.layouts import to_blocked
 from adlik_kernels.operators.operands import address, aligned_empty
 from adlik_kernels.operators.packing import from_bf16, pack_groups, pad_columns, to_bf16
 from adlik_kernels.schedules.db import workload_of
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
-from adlik_kernels.workload import Conv2d, Dense, Workload, conv2d_reference
+from adlik_kernels.workload import (
+    Conv2d,
+    Dense,
+    Workload,
+    blocked_reference,
+    conv2d_reference,
+)
 
 CALM, ROUNDS = 4, 30
 """A candidate this many times slower than the baseline after a few turns is measured no longer."""
@@ -135,9 +140,9 @@ def _pictures(plain: Conv2d) -> _Operands:
     sides = (plain.stride, plain.padding, plain.groups)
     want = conv2d_reference(x, w, *sides, dilation=plain.dilation)
     if plain.in_layout == "blocked":
-        x = to_blocked(x)
+        x = blocked_reference(x)
     if plain.out_layout == "blocked":
-        want = to_blocked(want)
+        want = blocked_reference(want)
     out = aligned_empty(want.shape, np.float32)
     return padded_copy(x, plain.padding), along_k(w, plain.in_layout), out, want
 

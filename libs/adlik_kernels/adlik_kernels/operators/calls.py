@@ -1,0 +1,47 @@
+"""How operators without schedules reach their kernels: compiled once, then called and shared."""
+
+from __future__ import annotations
+
+import functools
+import struct
+
+from adlik_kernels import configuration
+from adlik_kernels.codegen.build import load
+from adlik_kernels.machine.pool import shared
+from adlik_kernels.machine.target import Target
+from adlik_kernels.templates.layouts import Blocked, Layout, Transpose, layout_module
+from adlik_kernels.templates.pooling import Pool, pool_module
+from adlik_kernels.templates.quantized import Quantized, quantized_module
+
+WORTH_SHARING = 200_000
+"""Numbers above which a call is shared among threads."""
+
+Workload = Layout | Blocked | Transpose | Pool | Quantized
+
+
+def run(workload: Workload, words: tuple[int, ...], numbers: int) -> None:
+    """Runs an operator's kernel for this machine, which its first call compiles.
+
+    Args:
+        workload: What is computed.
+        words: Its arguments, by the places that its template names.
+        numbers: Numbers that are read or written, to decide whether to share the call.
+    """
+    pool = shared(configuration.threads())
+    arguments = struct.pack(f"{len(words)}q", *words)
+    chunks = pool.chunks if numbers >= WORTH_SHARING else 1
+    pool.run(_code(workload, configuration.target()), arguments, chunks)
+
+
+@functools.lru_cache(maxsize=4096)
+def _code(workload: Workload, target: Target) -> int:
+    name = type(workload).__name__.lower()
+
+    def module() -> object:
+        if isinstance(workload, Layout | Blocked | Transpose):
+            return layout_module(workload, target.lanes)
+        if isinstance(workload, Pool):
+            return pool_module(workload, target.lanes)
+        return quantized_module(workload, target)
+
+    return load(name, workload, module, target).address
