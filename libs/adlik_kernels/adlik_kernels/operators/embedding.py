@@ -1,0 +1,158 @@
+"""Rows of a table looked up by numbers, one by one or joined in bags."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adlik_kernels import configuration
+from adlik_kernels.codegen.build import Loaded, load
+from adlik_kernels.errors import InvalidOperand
+from adlik_kernels.machine.pool import shared
+from adlik_kernels.machine.target import Target
+from adlik_kernels.operators.operands import address, check, check_output
+from adlik_kernels.templates.embedding import MODES, Embedding, embedding_module
+
+WORTH_SHARING = 100_000
+"""Numbers above which a call is shared among threads."""
+
+_pack_words = struct.Struct("7q").pack
+
+
+def embedding(
+    table: NDArray[np.float32],
+    indices: NDArray[Any],
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Returns table[indices]: one row of the table for each index.
+
+    Args:
+        table: float32 [rows, columns], contiguous.
+        indices: int64 or int32 of any shape, contiguous, each from 0 to rows - 1.
+        out: Where to write, float32 [*indices.shape, columns]; it must not share memory with an
+            input.
+
+    Raises:
+        InvalidOperand: An array does not fit, or an index is no row; nothing was written.
+    """
+    table = check("table", table, np.float32, (None, None))
+    indices = _check_indices(indices, table.shape[0])
+    shape = (*indices.shape, table.shape[1])
+    out = _output(out, shape, (("table", table), ("indices", indices)))
+    words = _pack_words(address(table), address(indices), address(out), indices.size, 0, 0, 0)
+    _run(Embedding(table.shape[1], indices.itemsize == 8), words, out.size)
+    return out
+
+
+def embedding_bag(
+    table: NDArray[np.float32],
+    indices: NDArray[Any],
+    offsets: NDArray[Any] | None = None,
+    weights: NDArray[np.float32] | None = None,
+    mode: str = "sum",
+    *,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Returns the sum, mean or maximum of the rows of each bag; an empty bag becomes zeros.
+
+    Args:
+        table: float32 [rows, columns], contiguous.
+        indices: int64 or int32, contiguous, each from 0 to rows - 1: [lookups], or [bags, lookups]
+            for bags of one size.
+        offsets: Where each bag begins, [bags], of the dtype of the indices, the first 0, none below
+            the one before; not with indices of two dimensions.
+        weights: float32, shaped like the indices: what rows are multiplied by; for sums only.
+        mode: "sum", "mean" or "max".
+        out: Where to write, float32 [bags, columns]; it must not share memory with an input.
+
+    Raises:
+        InvalidOperand: An array does not fit, or an index is no row; nothing was written.
+    """
+    table = check("table", table, np.float32, (None, None))
+    indices = _check_indices(indices, table.shape[0])
+    if mode not in MODES:
+        raise InvalidOperand(f"There is no mode {mode!r}.", cure=f"Use one of {MODES}.")
+    if weights is not None:
+        weights = check("weights", weights, np.float32, indices.shape)
+        if mode != "sum":
+            raise InvalidOperand(f"Weights have no meaning for a {mode}.", cure="Use sums.")
+    offsets = _check_offsets(offsets, indices)
+    operands = (("table", table), ("indices", indices), ("offsets", offsets), ("weights", weights))
+    out = _output(out, (len(offsets), table.shape[1]), operands)
+    places = (address(array) for array in (table, indices, out))
+    weighted = 0 if weights is None else address(weights)
+    words = _pack_words(*places, indices.size, address(offsets), weighted, len(offsets))
+    workload = Embedding(table.shape[1], indices.itemsize == 8, mode, weights is not None)
+    _run(workload, words, indices.size * table.shape[1])
+    return out
+
+
+@functools.cache
+def embedding_kernel(workload: Embedding, target: Target) -> Loaded:
+    """Returns an embedding's kernel, compiling it if no cache has it."""
+    return load("embedding", workload, lambda: embedding_module(workload, target), target)
+
+
+def check_rows_exist(indices: NDArray[Any], rows: int) -> None:
+    """Refuses indices that are no row of a table.
+
+    Args:
+        indices: int64 or int32, contiguous.
+        rows: Rows of the table.
+
+    Raises:
+        InvalidOperand: One is below 0 or not below the number of rows.
+    """
+    # A negative number without its sign is larger than any number of rows: one look is enough.
+    unsigned = indices.view(np.uint64 if indices.itemsize == 8 else np.uint32)
+    if int(unsigned.max()) >= rows:
+        wrong = indices[(indices < 0) | (indices >= rows)].flat[0]
+        raise InvalidOperand(
+            f"The index {wrong} is no row of a table of {rows}.",
+            cure=f"Give indices from 0 to {rows - 1}.",
+        )
+
+
+def _check_indices(indices: object, rows: int) -> NDArray[Any]:
+    dtype = np.int32 if getattr(indices, "dtype", None) == np.int32 else np.int64
+    array = check("indices", indices, dtype, (None,) * getattr(indices, "ndim", 1))
+    check_rows_exist(array, rows)
+    return array
+
+
+def _check_offsets(offsets: object, indices: NDArray[Any]) -> NDArray[Any]:
+    """The offsets given, or those of bags of one size."""
+    if offsets is None:
+        if indices.ndim != 2:
+            raise InvalidOperand(
+                f"Indices of shape {indices.shape} are no bags.",
+                cure="Give offsets, or indices of shape [bags, lookups].",
+            )
+        return np.arange(0, indices.size, indices.shape[1], dtype=indices.dtype)
+    array = check("offsets", offsets, indices.dtype, (None,))
+    if indices.ndim != 1:
+        raise InvalidOperand(f"Offsets need indices in one line, not {indices.shape}.")
+    if array[0] != 0 or array[-1] > indices.size or (array[1:] < array[:-1]).any():
+        raise InvalidOperand(
+            f"The offsets do not cut {indices.size} indices into bags.",
+            cure="Begin with 0, and let none be below the one before or behind the last index.",
+        )
+    return array
+
+
+def _output(
+    out: Any, shape: tuple[int, ...], operands: tuple[tuple[str, Any], ...]
+) -> NDArray[Any]:
+    if out is None:
+        return np.empty(shape, np.float32)
+    return check_output(out, np.float32, shape, operands)
+
+
+def _run(workload: Embedding, words: bytes, numbers: int) -> None:
+    kernel = embedding_kernel(workload, configuration.target())
+    pool = shared(configuration.threads())
+    pool.run(kernel.address, words, pool.chunks if numbers >= WORTH_SHARING else 1)
