@@ -121,12 +121,13 @@ def check_output(
 def address(array: NDArray[Any]) -> int:
     """Returns where the elements of a checked array begin.
 
-    `ndarray.ctypes` builds an object for every call and costs a microsecond; a writeable array has
-    a shorter way.
+    `ndarray.ctypes` builds an object for every call and costs a microsecond; a contiguous array
+    that may be written has a shorter way.
     """
-    if array.flags.writeable and array.flags.c_contiguous:
+    try:
         return _place(_view(array))  # type: ignore[arg-type] # numpy arrays are buffers
-    return int(array.ctypes.data)
+    except (TypeError, ValueError, BufferError):
+        return int(array.ctypes.data)
 
 
 def aligned_empty(shape: Sequence[int] | int, dtype: DTypeLike) -> NDArray[Any]:

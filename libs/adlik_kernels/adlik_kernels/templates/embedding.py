@@ -13,6 +13,7 @@ from llvmlite import ir
 
 from adlik_kernels.codegen.emit import (
     F32,
+    I1,
     I32,
     I64,
     VOID,
@@ -30,11 +31,17 @@ from adlik_kernels.templates.small import load_lanes, store_lanes
 TABLE, INDICES, OUT, LOOKUPS, OFFSETS, WEIGHTS, BAGS = range(7)
 """Places of the arguments in the kernel's block of words; the last three of bags only."""
 
+CHECKED, COUNT, TABLE_ROWS, CHECKED_OFFSETS, CHECKED_BAGS, VERDICT = range(6)
+"""Places of the arguments of the kernel that checks indices; offsets may be 0, for none."""
+
+SOUND, NO_ROW, NO_BAGS = range(3)
+"""Verdicts: all is well; an index is no row of the table; offsets do not cut indices into bags."""
+
 MODES = ("sum", "mean", "max")
 """What becomes of the rows of a bag."""
 
-AHEAD = 6
-"""Lookups by which rows are fetched ahead."""
+_IN_FLIGHT = 36
+"""Cache lines that are asked for ahead: about what a core can wait for at once."""
 
 _CACHE_LINE = 64
 
@@ -78,6 +85,66 @@ def embedding_module(workload: Embedding, target: Target) -> Any:
     return module
 
 
+def check_module(*, wide: bool, target: Target) -> Any:
+    """Returns the LLVM module that checks indices and offsets; it writes its verdict, an int64.
+
+    Only chunk 0 works: call it with one.
+
+    Args:
+        wide: Whether indices and offsets are int64; int32 else.
+        target: For which machine.
+    """
+    module = ir.Module("checked")
+    e = Emitter(kernel_function(module, "kernel"))
+    words, kind = e.function.args[2], I64 if wide else I32
+    indices, offsets, verdict = (e.argument(words, n) for n in (CHECKED, CHECKED_OFFSETS, VERDICT))
+    count, rows, bags = (
+        e.argument(words, n, pointer=False) for n in (COUNT, TABLE_ROWS, CHECKED_BAGS)
+    )
+    outside = _outside(e, (indices, count, rows), kind, target.lanes * 32 // kind.width)
+    wrong = _out_of_order(e, (offsets, bags, count), kind)
+    found = e.builder.select(outside, e.word(NO_ROW), e.word(SOUND))
+    e.store(e.builder.select(wrong, e.word(NO_BAGS), found), verdict, 8)
+    e.builder.ret_void()
+    return module
+
+
+def _outside(e: Emitter, given: tuple[Value, Value, Value], kind: Any, lanes: int) -> Value:
+    """Whether an index is no row.
+
+    A negative number without its sign is larger than any number of rows: one look is enough.
+    """
+    (indices, count, rows), b = given, e.builder
+    size, several = kind.width // 8, vector(kind, lanes)
+    limit = splat(e, b.trunc(rows, kind) if kind != I64 else rows, lanes)
+    worst = e.variable(several, splat_constant(kind, lanes, 0))
+    whole = e.mul(e.div(count, lanes), lanes)
+    with e.loop(0, whole, lanes) as number:
+        seen = e.load(e.at(indices, e.mul(number, size)), several, size)
+        so_far = b.load(worst)
+        b.store(b.select(b.icmp_unsigned(">", seen, so_far), seen, so_far), worst)
+    with e.loop(whole, count) as number:
+        seen = splat(e, e.load(e.at(indices, e.mul(number, size)), kind, size), lanes)
+        so_far = b.load(worst)
+        b.store(b.select(b.icmp_unsigned(">", seen, so_far), seen, so_far), worst)
+    above = b.icmp_unsigned(">=", b.load(worst), limit)
+    return e.intrinsic(f"llvm.vector.reduce.or.v{lanes}i1", I1, [above])
+
+
+def _out_of_order(e: Emitter, given: tuple[Value, Value, Value], kind: Any) -> Value:
+    """Whether offsets, if there are any, do not rise from 0 to the number of indices at most."""
+    (offsets, bags, count), b, size = given, e.builder, kind.width // 8
+    before, wrong = e.variable(I64, e.word(0)), e.variable(I1, ir.Constant(I1, 0))
+    with e.loop(0, bags) as number:
+        seen = e.load(e.at(offsets, e.mul(number, size)), kind, size)
+        seen = seen if kind == I64 else b.sext(seen, I64)
+        first = b.icmp_signed("==", number, e.word(0))
+        below = b.or_(e.less(seen, b.load(before)), b.and_(first, e.less(0, seen)))
+        b.store(b.or_(b.load(wrong), b.or_(below, e.less(count, seen))), wrong)
+        b.store(seen, before)
+    return b.load(wrong)
+
+
 class _Writer:
     def __init__(self, e: Emitter, workload: Embedding, target: Target) -> None:
         self.e, self.workload, self.lanes = e, workload, target.lanes
@@ -92,6 +159,8 @@ class _Writer:
         if workload.mode:
             self.offsets, self.weights = (e.argument(words, n) for n in (OFFSETS, WEIGHTS))
         most = target.registers * 3 // 4 * target.lanes
+        lines = -(-self.row // _CACHE_LINE)
+        self.ahead = min(max(_IN_FLIGHT // lines, 2), 12)
         starts = range(0, workload.columns, most)
         self.panels = [(start, min(most, workload.columns - start)) for start in starts]
 
@@ -189,7 +258,7 @@ class _Writer:
     def _fetch(self, number: Value, start: int, columns: int) -> None:
         """Asks for some columns of the row of a later lookup; the last one, again, at the end."""
         e = self.e
-        later = e.least(e.add(number, AHEAD), e.sub(self.lookups, 1))
+        later = e.least(e.add(number, self.ahead), e.sub(self.lookups, 1))
         source = self._source(later)
         read, near, data = (ir.Constant(I32, value) for value in (0, 3, 1))
         for line in range(4 * start, 4 * (start + columns), _CACHE_LINE):
