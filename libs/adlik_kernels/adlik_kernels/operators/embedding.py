@@ -14,7 +14,7 @@ from adlik_kernels.codegen.build import Loaded, load
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target
-from adlik_kernels.operators.operands import address, check, check_output
+from adlik_kernels.operators.operands import address, check, output_of
 from adlik_kernels.templates.embedding import (
     MODES,
     NO_BAGS,
@@ -53,7 +53,7 @@ def embedding(
     checker, kernel = _code(table.shape[1], indices.itemsize, "", False, level)
     _check_rows_exist(checker, indices, None, table.shape[0])
     shape = (*indices.shape, table.shape[1])
-    out = _output(out, shape, (("table", table), ("indices", indices)))
+    out = output_of(out, np.float32, shape, (("table", table), ("indices", indices)))
     words = _pack_words(address(table), address(indices), address(out), indices.size, 0, 0, 0)
     _run(kernel, words, out.size)
     return out
@@ -96,7 +96,7 @@ def embedding_bag(
     checker, kernel = _code(table.shape[1], indices.itemsize, mode, weighted, level)
     _check_rows_exist(checker, indices, offsets, table.shape[0])
     operands = (("table", table), ("indices", indices), ("offsets", offsets), ("weights", weights))
-    out = _output(out, (len(offsets), table.shape[1]), operands)
+    out = output_of(out, np.float32, (len(offsets), table.shape[1]), operands)
     words = _pack_words(
         *(address(table), address(indices), address(out), indices.size, address(offsets)),
         *(0 if weights is None else address(weights), len(offsets)),
@@ -161,14 +161,6 @@ def _offsets(offsets: object, indices: NDArray[Any]) -> NDArray[Any]:
     if indices.ndim != 1:
         raise InvalidOperand(f"Offsets need indices in one line, not {indices.shape}.")
     return check("offsets", offsets, indices.dtype, (None,))
-
-
-def _output(
-    out: Any, shape: tuple[int, ...], operands: tuple[tuple[str, Any], ...]
-) -> NDArray[Any]:
-    if out is None:
-        return np.empty(shape, np.float32)
-    return check_output(out, np.float32, shape, operands)
 
 
 def _run(kernel: int, words: bytes, numbers: int) -> None:

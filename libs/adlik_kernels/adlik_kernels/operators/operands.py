@@ -118,6 +118,25 @@ def check_output(
     return array
 
 
+def output_of(
+    out: object, dtype: DTypeLike, shape: Sequence[int], inputs: Sequence[tuple[str, Any]]
+) -> NDArray[Any]:
+    """Returns the array that a caller wants the result in, checked, or else a new one.
+
+    Args:
+        out: What the caller gave, or None.
+        dtype: The element type of the result.
+        shape: The shape of the result.
+        inputs: Names and arrays that are read while the result is written; None is skipped.
+
+    Raises:
+        InvalidOperand: It does not fit the result, is read-only, or shares memory with an input.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    return check_output(out, dtype, shape, inputs)
+
+
 def address(array: NDArray[Any]) -> int:
     """Returns where the elements of a checked array begin.
 
