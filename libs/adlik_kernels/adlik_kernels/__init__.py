@@ -18,6 +18,7 @@ from adlik_kernels.errors import (
     KernelError,
     MeasureFailed,
 )
+from adlik_kernels.operators.attention import attention
 from adlik_kernels.operators.batches import gather, scatter
 from adlik_kernels.operators.boxes import Detections, detect, suppress
 from adlik_kernels.operators.conv import PreparedConv2d, prepare_conv2d, prepare_conv2d_int8
@@ -27,9 +28,12 @@ from adlik_kernels.operators.dense import (
     prepare_dense,
     prepare_dense_int8,
 )
+from adlik_kernels.operators.elementwise import add, apply_activation, multiply
+from adlik_kernels.operators.embedding import embedding, embedding_bag
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
 from adlik_kernels.operators.ranking import softmax_top_k
+from adlik_kernels.operators.rows import layer_norm, softmax
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
 from adlik_kernels.plans.plan import Plan, load_plan
@@ -50,18 +54,26 @@ __all__ = [
     "PreparedDense",
     "Quantization",
     "UnsupportedGraph",
+    "add",
+    "apply_activation",
+    "attention",
     "configure",
     "configured",
     "dense",
     "detect",
+    "embedding",
+    "embedding_bag",
     "export_plan",
     "gather",
+    "layer_norm",
     "load_plan",
+    "multiply",
     "prepare_conv2d",
     "prepare_conv2d_int8",
     "prepare_dense",
     "prepare_dense_int8",
     "scatter",
+    "softmax",
     "softmax_top_k",
     "stack",
     "suppress",

@@ -64,6 +64,8 @@ def attention(
     v = check_rows("v", v, np.float32, (batch, keys, columns))
     depth = _depth(columns, heads)
     scale = 1.0 / math.sqrt(depth) if scale is None else float(scale)
+    if not math.isfinite(scale):
+        raise InvalidOperand(f"scale is {scale}.", cure="Give a number, or none for the usual one.")
     kind = ""
     if mask is not None:
         kind = "scores" if getattr(mask, "ndim", 2) == 3 else "keys"

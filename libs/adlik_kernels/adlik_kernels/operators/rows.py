@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
