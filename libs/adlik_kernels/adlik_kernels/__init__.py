@@ -18,6 +18,7 @@ from adlik_kernels.errors import (
     KernelError,
     MeasureFailed,
 )
+from adlik_kernels.operators.attention import attention
 from adlik_kernels.operators.batches import gather, scatter
 from adlik_kernels.operators.boxes import Detections, detect, suppress
 from adlik_kernels.operators.conv import PreparedConv2d, prepare_conv2d, prepare_conv2d_int8
@@ -27,6 +28,8 @@ from adlik_kernels.operators.dense import (
     prepare_dense,
     prepare_dense_int8,
 )
+from adlik_kernels.operators.elementwise import add, apply_activation, multiply
+from adlik_kernels.operators.embedding import embedding, embedding_bag
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
 from adlik_kernels.operators.layouts import (
@@ -47,6 +50,7 @@ from adlik_kernels.operators.quantized import (
     quantize,
 )
 from adlik_kernels.operators.ranking import softmax_top_k
+from adlik_kernels.operators.rows import layer_norm, softmax
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
 from adlik_kernels.plans.model import Model, load_model
@@ -71,7 +75,10 @@ __all__ = [
     "PreparedDense",
     "Quantization",
     "UnsupportedGraph",
+    "add",
     "add_quantized",
+    "apply_activation",
+    "attention",
     "average_pool",
     "configure",
     "configured",
@@ -79,15 +86,19 @@ __all__ = [
     "dequantize",
     "dequantize_to_channels_first",
     "detect",
+    "embedding",
+    "embedding_bag",
     "export_plan",
     "from_blocked",
     "gather",
     "global_average_pool",
+    "layer_norm",
     "load_model",
     "load_plan",
     "look_up",
     "max_pool",
     "merge_records",
+    "multiply",
     "prepare_conv2d",
     "prepare_conv2d_int8",
     "prepare_dense",
@@ -95,6 +106,7 @@ __all__ = [
     "quantize",
     "quantize_to_channels_last",
     "scatter",
+    "softmax",
     "softmax_top_k",
     "stack",
     "suppress",

@@ -14,7 +14,7 @@ from adlik_kernels.codegen.build import Loaded, load
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target
-from adlik_kernels.operators.operands import address, check_output, check_rows
+from adlik_kernels.operators.operands import address, check_rows, output_of
 from adlik_kernels.templates.attention import WORDS, Attention, attention_module
 
 WORTH_SHARING = 400_000
@@ -64,16 +64,15 @@ def attention(
     v = check_rows("v", v, np.float32, (batch, keys, columns))
     depth = _depth(columns, heads)
     scale = 1.0 / math.sqrt(depth) if scale is None else float(scale)
+    if not math.isfinite(scale):
+        raise InvalidOperand(f"scale is {scale}.", cure="Give a number, or none for the usual one.")
     kind = ""
     if mask is not None:
         kind = "scores" if getattr(mask, "ndim", 2) == 3 else "keys"
         shape = (batch, tokens, keys) if kind == "scores" else (batch, keys)
         mask = check_rows("mask", mask, np.float32, shape)
-    if out is None:
-        out = np.empty((batch, tokens, columns), np.float32)
-    else:
-        inputs = (("q", q), ("k", k), ("v", v), ("mask", mask))
-        out = check_output(out, np.float32, (batch, tokens, columns), inputs)
+    inputs = (("q", q), ("k", k), ("v", v), ("mask", mask))
+    out = output_of(out, np.float32, (batch, tokens, columns), inputs)
     code = attention_kernel(Attention(depth, kind), configuration.target()).address
     words = _pack_words(
         *(address(q), address(k), address(v), address(out)),

@@ -118,15 +118,35 @@ def check_output(
     return array
 
 
+def output_of(
+    out: object, dtype: DTypeLike, shape: Sequence[int], inputs: Sequence[tuple[str, Any]]
+) -> NDArray[Any]:
+    """Returns the array that a caller wants the result in, checked, or else a new one.
+
+    Args:
+        out: What the caller gave, or None.
+        dtype: The element type of the result.
+        shape: The shape of the result.
+        inputs: Names and arrays that are read while the result is written; None is skipped.
+
+    Raises:
+        InvalidOperand: It does not fit the result, is read-only, or shares memory with an input.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    return check_output(out, dtype, shape, inputs)
+
+
 def address(array: NDArray[Any]) -> int:
     """Returns where the elements of a checked array begin.
 
-    `ndarray.ctypes` builds an object for every call and costs a microsecond; a writeable array has
-    a shorter way.
+    `ndarray.ctypes` builds an object for every call and costs a microsecond; a contiguous array
+    that may be written has a shorter way.
     """
-    if array.flags.writeable and array.flags.c_contiguous:
+    try:
         return _place(_view(array))  # type: ignore[arg-type] # numpy arrays are buffers
-    return int(array.ctypes.data)
+    except (TypeError, ValueError, BufferError):
+        return int(array.ctypes.data)
 
 
 def aligned_empty(shape: Sequence[int] | int, dtype: DTypeLike) -> NDArray[Any]:

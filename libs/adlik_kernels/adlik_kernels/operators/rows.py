@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from adlik_kernels.codegen.build import Loaded, load
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target
-from adlik_kernels.operators.operands import address, check, check_output
+from adlik_kernels.operators.operands import address, check, output_of
 from adlik_kernels.templates.layernorm import LayerNorm, layernorm_module
 from adlik_kernels.templates.small import Grid, Softmax, small_module
 
@@ -59,7 +58,7 @@ def layer_norm(
     if not 0.0 <= epsilon < float("inf"):
         raise InvalidOperand(f"epsilon is {epsilon}.", cure="Give a small number above 0.")
     operands = (("x", x), ("scale", scale), ("bias", bias), ("residual", residual))
-    out = _output(out, shape, operands)
+    out = output_of(out, np.float32, shape, operands)
     workload = LayerNorm(shape[-1], float(epsilon), bias is not None, residual is not None)
     words = _pack_norm(
         *(address(x), address(out), address(scale)),
@@ -84,7 +83,7 @@ def softmax(x: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> N
     """
     shape = _shape(x)
     x = check("x", x, np.float32, shape)
-    out = _output(out, shape, (("x", x),))
+    out = output_of(out, np.float32, shape, (("x", x),))
     words = _pack_softmax(address(x), address(out), 0, x.size // shape[-1])
     _run(softmax_kernel(shape[-1], configuration.target()), words, x.size)
     return out
@@ -107,14 +106,6 @@ def _shape(x: object) -> tuple[int, ...]:
     """The shape of what should be an array of at least one axis."""
     shape: tuple[int, ...] = getattr(x, "shape", ()) or (0,)
     return shape
-
-
-def _output(
-    out: Any, shape: tuple[int, ...], operands: tuple[tuple[str, Any], ...]
-) -> NDArray[Any]:
-    if out is None:
-        return np.empty(shape, np.float32)
-    return check_output(out, np.float32, shape, operands)
 
 
 def _run(kernel: Loaded, words: bytes, numbers: int) -> None:

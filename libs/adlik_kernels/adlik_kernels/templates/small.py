@@ -49,19 +49,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """activation(x) or activation(x + y), number by number.
+    """activation(x), activation(x + y) or activation(x * y), number by number.
 
     Attributes:
         source: The input.
         result: The output.
-        second: The other input of a sum, or None.
+        second: The other input, or None; one of a single pixel meets every pixel of the source.
         activation: One of `workload.ACTIVATION_NAMES`, or "".
+        operation: "add" or "multiply".
+        constant: Whether the other input is one picture for all of the batch.
     """
 
     source: Grid
     result: Grid
     second: Grid | None
     activation: str
+    operation: str = "add"
+    constant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +108,26 @@ def _write_map(e: Emitter, work: Map, lanes: int) -> None:
     block = e.function.args[2]
     source, result = e.argument(block, IN), e.argument(block, OUT)
     other = e.argument(block, SECOND) if work.second else None
-    run = work.source.width * work.source.channels
-    with own_rows(e, work.source.height) as (picture, row):
-        start = e.word(0)
-        x = e.at(source, work.source.place(e, picture, row, start))
-        to = e.at(result, work.result.place(e, picture, row, start))
-        y = e.at(other, work.second.place(e, picture, row, start)) if work.second else None
+    join = e.builder.fmul if work.operation == "multiply" else e.builder.fadd
+    pixel = work.second is not None and work.second.numbers == work.source.channels
+    columns, run = (work.source.width, 1) if pixel else (1, work.source.width)
+    with own_rows(e, work.source.height) as (picture, row), e.loop(0, columns) as column:
+        x = e.at(source, work.source.place(e, picture, row, column))
+        to = e.at(result, work.result.place(e, picture, row, column))
+        if work.second is not None:
+            number = e.word(0) if work.constant else picture
+            where = (e.word(0), e.word(0)) if pixel else (row, column)
+            y = e.at(other, work.second.place(e, number, *where))
 
         def numbers(offset: Value, valid: int) -> None:
             value = load_lanes(e, e.at(x, offset), lanes, valid)
-            if y is not None:
-                value = e.builder.fadd(value, load_lanes(e, e.at(y, offset), lanes, valid))
+            if work.second is not None:
+                value = join(value, load_lanes(e, e.at(y, offset), lanes, valid))
             if work.activation:
                 value = ACTIVATIONS[work.activation](e, value)
             store_lanes(e, value, e.at(to, offset), lanes, valid)
 
-        each_vector(e, run, lanes, numbers)
+        each_vector(e, run * work.source.channels, lanes, numbers)
 
 
 def _write_softmax(e: Emitter, work: Softmax, lanes: int) -> None:
