@@ -6,17 +6,18 @@ import functools
 import struct
 
 from adlik_kernels import configuration
-from adlik_kernels.codegen.build import load
+from adlik_kernels.codegen.build import Loaded, load
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target
 from adlik_kernels.templates.layouts import Blocked, Layout, Transpose, layout_module
 from adlik_kernels.templates.pooling import Pool, pool_module
 from adlik_kernels.templates.quantized import Quantized, quantized_module
+from adlik_kernels.templates.small import Map, Softmax, small_module
 
 WORTH_SHARING = 200_000
 """Numbers above which a call is shared among threads."""
 
-Workload = Layout | Blocked | Transpose | Pool | Quantized
+Workload = Layout | Blocked | Transpose | Pool | Quantized | Map | Softmax
 
 
 def run(workload: Workload, words: tuple[int, ...], numbers: int) -> None:
@@ -30,11 +31,17 @@ def run(workload: Workload, words: tuple[int, ...], numbers: int) -> None:
     pool = shared(configuration.threads())
     arguments = struct.pack(f"{len(words)}q", *words)
     chunks = pool.chunks if numbers >= WORTH_SHARING else 1
-    pool.run(_code(workload, configuration.target()), arguments, chunks)
+    pool.run(kernel_of(workload, configuration.target()).address, arguments, chunks)
 
 
 @functools.lru_cache(maxsize=4096)
-def _code(workload: Workload, target: Target) -> int:
+def kernel_of(workload: Workload, target: Target) -> Loaded:
+    """Returns an operator's kernel, compiling it if no cache has it.
+
+    Args:
+        workload: What is computed.
+        target: For which machine.
+    """
     name = type(workload).__name__.lower()
 
     def module() -> object:
@@ -42,6 +49,8 @@ def _code(workload: Workload, target: Target) -> int:
             return layout_module(workload, target.lanes)
         if isinstance(workload, Pool):
             return pool_module(workload, target.lanes)
+        if isinstance(workload, Map | Softmax):
+            return small_module(workload, target.lanes)
         return quantized_module(workload, target)
 
-    return load(name, workload, module, target).address
+    return load(name, workload, module, target)

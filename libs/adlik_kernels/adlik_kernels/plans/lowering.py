@@ -16,16 +16,18 @@ from adlik_kernels.operators.conv import along_k, conv2d_kernel
 from adlik_kernels.operators.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.operators.packing import pack_groups, pack_weights, pad_columns
-from adlik_kernels.plans.graph import BATCH, Operator, Size, UnsupportedGraph
+from adlik_kernels.plans.graph import BATCH, Operator, UnsupportedGraph
 from adlik_kernels.plans.lowering_rows import lower_attention, lower_norm
-from adlik_kernels.plans.steps import IN, OUT, Lowering, Step, residual_of
+from adlik_kernels.plans.lowering_small import (
+    is_input_levels,
+    lower_input,
+    lower_output,
+    lower_small,
+)
+from adlik_kernels.plans.steps import Lowering, Step, residual_of
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.templates.depthwise import Depthwise, depthwise_module
-from adlik_kernels.templates.small import Layout, Map, Pool, Small, Softmax, small_module
 from adlik_kernels.workload import Conv2d, Dense
-
-SMALL_WORTH_SHARING = 100_000
-"""Numbers above which a small operator is shared among threads."""
 
 
 def lower(plan: Lowering) -> list[Step]:
@@ -35,54 +37,15 @@ def lower(plan: Lowering) -> list[Step]:
         UnsupportedGraph: An operator has no kernel for what it is asked.
     """
     graph = plan.graph
-    steps = [
-        _small(plan, Layout(plan.grids[name], to_last=True), {0: IN + name, 1: name}, (BATCH,))
-        for name in graph.inputs
-        if graph.values[name].is_picture
+    steps = [lower_input(plan, n) for n in graph.inputs if graph.values[n].is_picture]
+    steps += [
+        MAKERS[operator.kind](plan, operator)
+        for operator in graph.operators
+        if not is_input_levels(plan, operator)
     ]
-    steps += [MAKERS[operator.kind](plan, operator) for operator in graph.operators]
-    for name in dict.fromkeys(graph.outputs):
-        if graph.values[name].is_picture:
-            layout = Layout(plan.grids[name], to_last=False)
-            steps.append(_small(plan, layout, {0: name, 1: OUT + name}, (BATCH,)))
+    pictures = (name for name in graph.outputs if graph.values[name].is_picture)
+    steps += [lower_output(plan, name) for name in dict.fromkeys(pictures)]
     return steps
-
-
-def _small(plan: Lowering, workload: Small, values: dict[int, str], rows: tuple[Size, ...]) -> Step:
-    lanes = plan.target.lanes
-    name = type(workload).__name__.lower()
-    loaded = load(name, workload, lambda: small_module(workload, lanes), plan.target)
-    grid = workload.grid if isinstance(workload, Layout) else workload.source
-    return Step(
-        kernel=loaded,
-        values=values,
-        fixed={},
-        counts={3: rows},
-        rows=rows,
-        work=grid.numbers,
-        threshold=SMALL_WORTH_SHARING,
-    )
-
-
-def _plain(plan: Lowering, operator: Operator) -> Step:
-    """Pooling, sums, activations and softmax of floats."""
-    if any(plan.value(name).levels for name in (*operator.inputs, operator.output)):
-        raise UnsupportedGraph(f"There is no {operator.kind} of levels.")
-    grids = [plan.grids[name] for name in operator.inputs]
-    made = plan.grids[operator.output]
-    values = {0: operator.inputs[0], 1: operator.output}
-    workload: Small
-    if operator.kind == "softmax":
-        workload = Softmax(grids[0], made)
-    elif operator.kind in {"max", "mean"}:
-        shape = (operator.window, operator.stride, operator.padding[:2])
-        workload = Pool(grids[0], made, operator.kind, *shape)
-    else:
-        second = grids[1] if operator.kind == "sum" else None
-        workload = Map(grids[0], made, second, operator.activation)
-        if second is not None:
-            values[2] = operator.inputs[1]
-    return _small(plan, workload, values, plan.rows(operator.inputs[0]))
 
 
 def _conv(plan: Lowering, operator: Operator) -> Step:
@@ -217,23 +180,19 @@ def _product(plan: Lowering, operator: Operator, like: int) -> Step:
     )
 
 
-def _missing(_plan: Lowering, operator: Operator) -> Step:
-    raise UnsupportedGraph(f"There is no kernel for {operator.kind} yet.")
-
-
 MAKERS: dict[str, Callable[[Lowering, Operator], Step]] = {
     "attention": lower_attention,
     "conv": _conv,
     "dense": _dense,
     "depthwise": _depthwise,
-    "dequantize": _missing,
-    "map": _plain,
-    "max": _plain,
-    "mean": _plain,
+    "dequantize": lower_small,
+    "map": lower_small,
+    "max": lower_small,
+    "mean": lower_small,
     "norm": lower_norm,
-    "quantize": _missing,
-    "scale": _missing,
-    "softmax": _plain,
-    "sum": _plain,
+    "quantize": lower_small,
+    "scale": lower_small,
+    "softmax": lower_small,
+    "sum": lower_small,
 }
 """What makes the kernel of an operator, by its kind."""

@@ -88,29 +88,35 @@ def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
     """Parts by level: even ones are ONNX Runtime's, odd ones are plans'."""
     made_at: dict[str, int] = {}
     levels: dict[int, list[Node]] = {}
-    sizes: dict[str, Node] = {}
+    free: dict[str, Node] = {}
     for node in source.nodes:
         if all(name in source.constants for name in node.outputs):
             continue
         level = max((made_at.get(name, 0) for name in node.inputs), default=0)
         is_plans = node.number not in refused
-        if is_plans and all(source.types.get(name) == INT64 for name in node.outputs):
-            sizes.update(dict.fromkeys(node.outputs, node))
+        if is_plans and _is_free(source, node):
+            free.update(dict.fromkeys(node.outputs, node))
         else:
             level += level % 2 != is_plans
             levels.setdefault(level, []).append(node)
         made_at.update(dict.fromkeys(node.outputs, level))
-    groups = [_with_sizes(levels[level], sizes) for level in sorted(levels)]
+    groups = [_with_free(levels[level], free) for level in sorted(levels)]
     return [_part(source, nodes, groups) for nodes in groups]
 
 
-def _with_sizes(nodes: list[Node], sizes: Mapping[str, Node]) -> list[Node]:
-    """Nodes with those that compute the sizes they need, in every part anew: they cost nothing."""
+def _is_free(source: Source, node: Node) -> bool:
+    """Whether a node costs nothing: it computes sizes, or says what levels of weights mean."""
+    is_size = all(source.types.get(name) == INT64 for name in node.outputs)
+    return is_size or all(name in source.constants for name in node.inputs)
+
+
+def _with_free(nodes: list[Node], free: Mapping[str, Node]) -> list[Node]:
+    """Nodes with those that cost nothing and that they need, in every part anew."""
     found = {node.number: node for node in nodes}
     waiting = list(nodes)
     while waiting:
         for name in waiting.pop().inputs:
-            node = sizes.get(name)
+            node = free.get(name)
             if node is not None and node.number not in found:
                 found[node.number] = node
                 waiting.append(node)

@@ -51,6 +51,11 @@ def quantize(reader: Reader, node: Node) -> None:
     if again is not None and reader.values[again.sources[0]].levels == levels:
         reader.rename(output, again.sources[0])
         return
+    mean = reader.view(node.inputs[0], "level mean")
+    if mean is not None:
+        operator = replace(mean.facts["operator"], output=output)
+        reader.emit(operator, Value(mean.facts["shape"], levels))
+        return
     joined = reader.view(node.inputs[0], "level sum")
     if joined is not None:
         value = reader.values[joined.sources[0]]
@@ -78,10 +83,13 @@ def operand(reader: Reader, name: str, *, quantized: bool) -> str:
 
 
 def emit_like(reader: Reader, node: Node, operator: Operator, value: Value) -> None:
-    """Adds an operator that passes on levels as they are, and the view of them."""
+    """Adds a pooling: the largest levels are levels of the same kind, means may become others."""
     levels = reader.values[operator.inputs[0]].levels
     if levels is None:
         reader.emit(operator, value)
+        return
+    if operator.kind == "mean":
+        reader.look(node, "level mean", operator.inputs, operator=operator, shape=value.shape)
         return
     made = f"{node.outputs[0]}@levels"
     reader.emit(replace(operator, output=made), Value(value.shape, levels))
@@ -193,6 +201,16 @@ def _summed(reader: Reader, name: str, view: View) -> str:
     return made
 
 
+def _averaged(reader: Reader, name: str, view: View) -> str:
+    """A mean of levels that nobody quantizes: the mean of the numbers."""
+    made = f"{name}@floats"
+    if made not in reader.values:
+        source = floats_of(reader, view.sources[0])
+        operator = replace(view.facts["operator"], inputs=(source,), output=made)
+        reader.emit(operator, Value(view.facts["shape"]))
+    return made
+
+
 def _scaled(reader: Reader, name: str, view: View) -> str:
     """A value times a number: the number joins the weights of the product that makes it."""
     (x,) = view.sources
@@ -226,6 +244,7 @@ def _zeros(reader: Reader, node: Node) -> Array:
 
 REALIZERS: dict[str, Callable[[Reader, str, View], str]] = {
     "levels": _floats,
+    "level mean": _averaged,
     "level sum": _summed,
     "scaled": _scaled,
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from adlik_kernels.plans.graph import Node, Operator, UnsupportedGraph, Value, as_float
 from adlik_kernels.plans.reader import Reader
-from adlik_kernels.plans.readers import levels, normalization
+from adlik_kernels.plans.readers import levels, normalization, sizes
 
 CONVOLUTIONS = ("conv", "depthwise")
 
@@ -91,7 +91,7 @@ def batch_norm(reader: Reader, node: Node) -> None:
 def pool(reader: Reader, node: Node) -> None:
     """MaxPool and AveragePool."""
     kind = "max" if node.kind == "MaxPool" else "mean"
-    source = levels.operand(reader, node.inputs[0], quantized=kind == "max")
+    source = levels.operand(reader, node.inputs[0], quantized=True)
     height, width, channels = picture(reader, source)
     frame = frame_of(node, pair(node.attributes["kernel_shape"]), (height, width))
     size = frame.slid((height, width))
@@ -113,10 +113,10 @@ def pool(reader: Reader, node: Node) -> None:
 
 def global_pool(reader: Reader, node: Node) -> None:
     """GlobalAveragePool: the mean of every channel."""
-    source = levels.operand(reader, node.inputs[0], quantized=False)
+    source = levels.operand(reader, node.inputs[0], quantized=True)
     height, width, channels = picture(reader, source)
     operator = Operator("mean", (source,), node.outputs[0], window=(height, width))
-    reader.emit(operator, Value((1, 1, channels)))
+    levels.emit_like(reader, node, operator, Value((1, 1, channels)))
 
 
 def reduce_mean(reader: Reader, node: Node) -> None:
@@ -126,12 +126,12 @@ def reduce_mean(reader: Reader, node: Node) -> None:
         axes = reader.needed(node.inputs[1]).tolist()
     if normalization.mean(reader, node, axes or []):
         return
-    shape = reader.values[reader.real(node.inputs[0])].shape
+    shape = reader.values[levels.operand(reader, node.inputs[0], quantized=True)].shape
     if len(shape) != 3 or sorted(axis % 4 for axis in axes or []) != [2, 3]:
         raise UnsupportedGraph("A plan knows the mean over height and width only.")
     global_pool(reader, node)
     if not node.attributes.get("keepdims", 1):
-        reader.values[node.outputs[0]] = Value(reader.values[node.outputs[0]].shape[2:])
+        sizes.flatten_made(reader, node.outputs[0])
 
 
 def pair(values: Sequence[int]) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -120,9 +121,24 @@ def reshape(reader: Reader, node: Node) -> None:
     flatten_value(reader, node)
 
 
+def flatten_made(reader: Reader, name: str) -> None:
+    """Turns a picture of one pixel that an operator makes into a row, where it is."""
+    view = reader.view(name, "level mean")
+    if view is not None:
+        facts = {**view.facts, "shape": view.facts["shape"][-1:]}
+        reader.views[reader.name(name)] = replace(view, facts=facts)
+    else:
+        reader.values[name] = Value(reader.values[name].shape[2:])
+
+
 def flatten_value(reader: Reader, node: Node) -> None:
     """Turns a picture into a row: a matter of names for one pixel, of weights for more."""
     source = reader.name(node.inputs[0])
+    mean = reader.view(source, "level mean")
+    if mean is not None and mean.facts["shape"][:-1] in {(1, 1), ()}:
+        flatten_made(reader, source)
+        reader.rename(node.outputs[0], source)
+        return
     value = _value(reader, source)
     if value is None:
         raise UnsupportedGraph("A plan can't flatten this.", _behind(reader, node))

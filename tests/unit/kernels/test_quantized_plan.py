@@ -1,0 +1,143 @@
+"""Quantized models (QDQ) as plans, against ONNX Runtime computing the same nodes in floats."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from adlik_kernels import load_model, load_plan
+
+
+class Quantized:
+    """Writes a QDQ model: every activation and every weight between two nodes."""
+
+    def __init__(self, model, zero_type=np.uint8):
+        self.model, self.zero_type = model, zero_type
+
+    def levels(self, source, scale, zero):
+        zero = zero if self.zero_type is np.uint8 else zero - 128
+        pair = self.model.constant(np.float32(scale)), self.model.constant(self.zero_type(zero))
+        quantized = self.model.node("QuantizeLinear", source, *pair)
+        return self.model.node("DequantizeLinear", quantized, *pair)
+
+    def weights(self, *shape, axis=0):
+        w = self.model.rng.integers(-127, 128, shape).astype(np.int8)
+        scale = self.model.rng.uniform(0.001, 0.004, shape[axis]).astype(np.float32)
+        names = [self.model.constant(value) for value in (w, scale, np.zeros(len(scale), np.int8))]
+        return self.model.node("DequantizeLinear", *names, axis=axis)
+
+    def conv(self, source, channels, filters, window=1, stride=1, **more):
+        w = self.weights(filters, channels, window, window)
+        sides = {"strides": [stride] * 2, "pads": [window // 2] * 4, **more}
+        return self.model.node("Conv", source, w, self.model.weight(filters), **sides)
+
+
+def want(path, x):
+    """What the nodes say one by one, in floats."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def check(path, model, step, batches=(1, 3)):
+    """Holds a plan against the nodes: levels may fall to the other side of a half."""
+    model.save(path)
+    plan = load_plan(path)
+    for batch in batches:
+        x = model.rng.standard_normal((batch, *model.shape)).astype(np.float32)
+        got, expected = plan(x), want(path, x)
+        assert got.shape == expected.shape
+        assert np.abs(got - expected).max() <= 4 * step
+        assert np.abs(got - expected).mean() <= 0.3 * step
+        assert expected.std() > 5 * step
+    return plan
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.onnx"
+
+
+@pytest.mark.parametrize("zero_type", [np.uint8, np.int8])
+def test_a_residual_network_of_levels(path, builder, zero_type):
+    model = builder((8, 12, 13))
+    q = Quantized(model, zero_type)
+    x = q.levels("x", 0.03, 120)
+    q.conv(x, 8, 16, 3)
+    model.node("Relu")
+    stem = q.levels(model.last, 0.02, 0)
+    pooled = model.node("MaxPool", stem, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    q.conv(pooled, 16, 12)
+    model.node("Relu")
+    inner = q.levels(model.last, 0.02, 0)
+    out = q.conv(inner, 12, 16, 3)
+    model.node("Add", out, pooled)
+    model.node("Relu")
+    joined = q.levels(model.last, 0.02, 3)
+    model.node("GlobalAveragePool", joined)
+    model.node("Flatten")
+    row = q.levels(model.last, 0.01, 5)
+    w = q.weights(16, 10, axis=1)
+    model.node("MatMul", row, w)
+    model.node("Add", model.last, model.weight(10))
+    plan = check(path, model, 0.02)
+    kinds = [operator.kind for operator in plan.graph.operators]
+    assert kinds == ["quantize", "conv", "max", "conv", "conv", "mean", "dense"]
+    by_kind = {operator.kind: operator for operator in plan.graph.operators}
+    assert plan.graph.values[by_kind["mean"].output].levels is not None
+    assert len(plan.graph.operators[4].inputs) == 2
+
+
+def test_two_branches_of_levels_are_added(path, builder):
+    model = builder((16, 7, 9))
+    q = Quantized(model)
+    x = q.levels("x", 0.03, 128)
+    left = q.levels(q.conv(x, 16, 16), 0.02, 100)
+    right = q.levels(q.conv(x, 16, 16, 3), 0.03, 130)
+    model.node("Add", left, right)
+    model.node("Relu")
+    total = q.levels(model.last, 0.025, 9)
+    q.conv(total, 16, 8, 3, 2)
+    plan = check(path, model, 0.03)
+    kinds = [operator.kind for operator in plan.graph.operators]
+    assert kinds == ["quantize", "conv", "conv", "sum", "conv"]
+    assert plan.graph.operators[3].activation == "relu"
+
+
+def test_what_has_no_kernel_for_levels_computes_with_numbers(path, builder):
+    model = builder((3, 9, 8))
+    q = Quantized(model)
+    q.conv(q.levels("x", 0.03, 128), 3, 8, 3)  # three channels fill no word
+    q.conv(q.levels(model.last, 0.03, 128), 1, 8, 3, group=8)
+    model.node("HardSwish")
+    q.conv(q.levels(model.last, 0.02, 20), 8, 5)
+    plan = check(path, model, 0.03)
+    assert [operator.kind for operator in plan.graph.operators][-1] == "conv"
+    assert plan.graph.operators[-1].w_scale is not None
+
+
+def test_levels_of_each_row_of_a_sequence(path, builder):
+    model = builder((5, 24))
+    q = Quantized(model)
+    model.node("MatMul", q.levels("x", 0.03, 128), q.weights(24, 32, axis=1))
+    model.node("Add", model.last, model.weight(32))
+    model.node("Gelu")
+    model.node("MatMul", q.levels(model.last, 0.02, 40), q.weights(32, 24, axis=1))
+    model.node("Add", model.last, "x")
+    plan = check(path, model, 0.03)
+    assert [o.kind for o in plan.graph.operators] == ["quantize", "dense", "dense"]
+
+
+def test_shifted_weights_run_on_onnx_runtime(path, builder):
+    model = builder((8, 6, 6))
+    q = Quantized(model)
+    x = q.levels("x", 0.03, 128)
+    w = model.constant(model.rng.integers(-127, 128, (8, 8, 1, 1)).astype(np.int8))
+    shifted = [model.constant(np.float32(0.01)), model.constant(np.int8(3))]
+    model.node("Conv", x, model.node("DequantizeLinear", w, *shifted))
+    q.conv(q.levels(model.last, 0.05, 128), 8, 8)
+    model.save(path)
+    x = model.rng.standard_normal((1, 8, 6, 6)).astype(np.float32)
+    loaded = load_model(path)
+    got, expected = loaded({"x": x})[model.last], want(path, x)
+    np.testing.assert_allclose(got, expected, atol=0.1)
+    assert {part.engine for part in loaded.parts} == {"kernels", "onnxruntime"}
