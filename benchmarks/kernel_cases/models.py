@@ -48,7 +48,8 @@ class Network:
         given, made = info("x", kind, [batch, *self.shape]), info(self.last, kind, None)
         graph = helper.make_graph(self.nodes, "model", [given], [made], self.weights)
         opset = [helper.make_opsetid("", 17)]
-        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+        model = helper.make_model(graph, opset_imports=opset, ir_version=9)
+        onnx.save(onnx.shape_inference.infer_shapes(model), path)
 
 
 def perceptron() -> Network:

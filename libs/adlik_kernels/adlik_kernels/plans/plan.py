@@ -7,7 +7,8 @@ new sizes need new addresses and no new code.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +52,17 @@ class Plan:
         batches: Batch sizes to be ready for; others are made ready when they first come, without
             compiling.
         threads: Threads that share a call; 0 as configured.
+
+    Attributes:
+        graph: As given.
+        threads: Threads that share a call.
     """
 
     def __init__(self, graph: Graph, batches: Iterable[int] = (1,), threads: int = 0) -> None:
         self.graph = graph
-        self._threads = threads or configuration.threads()
+        self.threads = threads or configuration.threads()
         self._grids = grids_of(graph)
-        lowering = Lowering(graph, configuration.target(), self._threads, self._grids)
+        lowering = Lowering(graph, configuration.target(), self.threads, self._grids)
         self._steps = lower(lowering)
         self._lock = threading.Lock()
         self._bound: dict[tuple[int, int], _Bound] = {}
@@ -103,27 +108,59 @@ class Plan:
         Raises:
             InvalidOperand: An input does not fit.
         """
-        graph = self.graph
         sizes: dict[str, int] = {}
         arrays = {
             name: self._checked(name, array, sizes)
-            for name, array in zip(graph.inputs, inputs, strict=True)
+            for name, array in zip(self.graph.inputs, inputs, strict=True)
         }
-        batch, tokens = sizes[BATCH], sizes.get(TOKENS, 1)
-        made = {
-            name: np.empty((batch, *_sized(_outside(graph.values[name]), sizes)), np.float32)
-            for name in graph.outputs
+        made = self._results(arrays, sizes)
+        with self._lock:
+            shared(self.threads).run_plan(self._filled(arrays, made, sizes))
+        return [made[name] if name in made else arrays[name].copy() for name in self.graph.outputs]
+
+    @contextmanager
+    def held(self, batch: int, tokens: int = 1) -> Iterator[NDArray[np.int64]]:
+        """Yields the calls of a plan on inputs of zeros, to run them one by one.
+
+        Args:
+            batch: Pictures or rows.
+            tokens: Length of sequences, where it is open.
+
+        Yields:
+            [kernels, 3] words: address of the code, of its arguments, chunks; valid inside only.
+        """
+        sizes = {BATCH: batch, TOKENS: tokens}
+        arrays = {
+            name: np.zeros((batch, *_sized(shape, sizes)), np.float32)
+            for name, shape in self._shapes.items()
+        }
+        made = self._results(arrays, sizes)
+        with self._lock:
+            yield self._filled(arrays, made, sizes)
+
+    def _results(
+        self, arrays: Mapping[str, Array], sizes: Mapping[str, int]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Arrays for the outputs that are made."""
+        values = self.graph.values
+        return {
+            name: np.empty((sizes[BATCH], *_sized(_outside(values[name]), sizes)), np.float32)
+            for name in self.graph.outputs
             if name not in arrays
         }
-        with self._lock:
-            bound = self._bound.get((batch, tokens)) or self._bind(batch, tokens)
-            words = bound.arguments.reshape(-1)
-            for name, places in bound.given.items():
-                words[places] = address(arrays[name])
-            for name, places in bound.made.items():
-                words[places] = address(made[name])
-            shared(self._threads).run_plan(bound.operations)
-        return [made[name] if name in made else arrays[name].copy() for name in graph.outputs]
+
+    def _filled(
+        self, arrays: Mapping[str, Array], made: Mapping[str, Array], sizes: Mapping[str, int]
+    ) -> NDArray[np.int64]:
+        """The calls for sizes, with the addresses of callers' arrays filled in."""
+        batch, tokens = sizes[BATCH], sizes.get(TOKENS, 1)
+        bound = self._bound.get((batch, tokens)) or self._bind(batch, tokens)
+        words = bound.arguments.reshape(-1)
+        for name, places in bound.given.items():
+            words[places] = address(arrays[name])
+        for name, places in bound.made.items():
+            words[places] = address(made[name])
+        return bound.operations
 
     def fitted(self, name: str, array: Array) -> Array:
         """Returns an input of the same numbers in the shape that `run` takes.
@@ -156,7 +193,7 @@ class Plan:
         memory = aligned_empty(total, np.uint8)
         for start, stop, level in [(0, total, 0), *self.levels(sizes)]:
             memory[start:stop] = level  # borders stay as they are for ever: nobody writes there
-        base, chunks = address(memory), shared(self._threads).chunks
+        base, chunks = address(memory), shared(self.threads).chunks
         arguments = np.zeros((len(steps), WORDS), np.int64)
         operations = np.zeros((len(steps), 3), np.int64)
         outside: dict[str, list[int]] = {}

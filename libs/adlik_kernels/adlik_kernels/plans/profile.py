@@ -1,0 +1,64 @@
+"""Where the time of a plan goes, kernel by kernel."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from adlik_kernels.machine.pool import shared
+from adlik_kernels.plans.graph import BATCH, TOKENS
+from adlik_kernels.plans.plan import Plan
+from adlik_kernels.plans.steps import product
+
+_PRODUCTS = ("conv2d", "dense", "depthwise", "winograd")
+"""Beginnings of the names of kernels whose work is multiplications and additions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of one kernel of a plan.
+
+    Attributes:
+        kernel: What computes.
+        made: Name of the value that it makes.
+        shape: Shape of that value without the batch.
+        seconds: Shortest time of a call.
+        operations: Multiplications and additions; 0 for kernels of another kind.
+    """
+
+    kernel: str
+    made: str
+    shape: tuple[int | str, ...]
+    seconds: float
+    operations: int
+
+
+def profile(plan: Plan, batch: int = 1, tokens: int = 1, seconds: float = 1.0) -> list[Cost]:
+    """Returns what each kernel of a plan costs, run in order again and again.
+
+    Args:
+        plan: The plan; its inputs are zeros.
+        batch: Pictures or rows.
+        tokens: Length of sequences, where it is open.
+        seconds: How long to measure.
+    """
+    sizes = {BATCH: batch, TOKENS: tokens}
+    pool = shared(plan.threads)
+    with plan.held(batch, tokens) as calls:
+        pool.run_plan(calls)
+        best = [float("inf")] * len(calls)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            for number in range(len(calls)):
+                start = time.perf_counter()
+                pool.run_plan(calls[number : number + 1])
+                best[number] = min(best[number], time.perf_counter() - start)
+    costs, seen = [], set(plan.graph.inputs)
+    for step, spent in zip(plan.steps(sizes), best, strict=True):
+        kernel = step.kernel.symbol.removeprefix("adlik_").rpartition("_")[0]
+        made = next((name for name in step.values.values() if name and name not in seen), "")
+        seen.update(step.values.values())
+        value = plan.graph.values.get(made)
+        work = product(step.rows, sizes) * step.work if kernel.startswith(_PRODUCTS) else 0
+        costs.append(Cost(kernel, made, value.shape if value else (), spent, work))
+    return costs
