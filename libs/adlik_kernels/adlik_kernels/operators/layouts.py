@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from adlik_kernels import configuration
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operators.calls import run
-from adlik_kernels.operators.operands import address, check, check_output
+from adlik_kernels.operators.operands import address, check, check_output, name_of
 from adlik_kernels.operators.quantized import check_scales
+<<<<<<< HEAD
 from adlik_kernels.templates.grids import Grid, widest
 from adlik_kernels.templates.layouts import LINE, PIECE, Blocked, Layout, Transpose
 from adlik_kernels.workload import BLOCK
+=======
+from adlik_kernels.templates.grids import LINE, Grid, widest
+from adlik_kernels.templates.layouts import PIECE, Blocked, Layout, Transpose
+>>>>>>> ints
 
 DTYPES = ("float32", "uint8")
 """Element types whose layout can be changed."""
@@ -242,12 +247,12 @@ def _run_layout(
 
 
 def _dtype_of(x: object) -> str:
-    dtype = str(getattr(x, "dtype", ""))
-    if isinstance(x, np.ndarray) and dtype not in DTYPES:
+    dtype = name_of(x) or DTYPES[0]
+    if dtype not in DTYPES:
         raise InvalidOperand(
             f"x has the dtype {dtype}, expected one of {DTYPES}.", cure="Convert it with astype."
         )
-    return dtype or DTYPES[0]
+    return dtype
 
 
 def _result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operators.calls import run
-from adlik_kernels.operators.operands import address, check, check_output
+from adlik_kernels.operators.operands import address, check, check_output, name_of
 from adlik_kernels.operators.quantized import Levels
 from adlik_kernels.templates.grids import Grid
 from adlik_kernels.templates.pooling import Pool
@@ -19,6 +20,9 @@ DTYPES = ("float32", "uint8")
 
 MOST_PLACES = (1 << 31) // 256
 """Places of a window whose levels a 32-bit sum can hold."""
+
+
+_SAME = Levels(1.0, 0), Levels(1.0, 0)
 
 
 def max_pool(
@@ -42,7 +46,8 @@ def max_pool(
         InvalidOperand: An array or the window does not fit; nothing was written.
     """
     x = _check_pictures(x)
-    return _pooled(x, _workload(x, "max", window, stride, padding), None, out)
+    workload = _workload(x.shape[1:], ("max", name_of(x)), window, stride, padding)
+    return _pooled(x, workload, None, out)
 
 
 def average_pool(
@@ -70,7 +75,8 @@ def average_pool(
         InvalidOperand: An array or the window does not fit; nothing was written.
     """
     x = _check_pictures(x)
-    return _pooled(x, _workload(x, "mean", window, stride, padding), levels, out)
+    workload = _workload(x.shape[1:], ("mean", name_of(x)), window, stride, padding)
+    return _pooled(x, workload, levels, out)
 
 
 def global_average_pool(
@@ -94,34 +100,42 @@ def global_average_pool(
     if out is not None:
         check_output(out, x.dtype, (batch, channels), (("x", x),))
         out = out.reshape(batch, 1, 1, channels)
-    workload = _workload(x, "mean", (height, width), None, (0, 0))
+    size = (height, width, channels)
+    workload = _workload(size, ("mean", name_of(x)), (height, width), None, (0, 0))
     return _pooled(x, workload, levels, out).reshape(batch, channels)
 
 
+@functools.lru_cache(maxsize=4096)
 def _workload(
-    x: NDArray[Any],
-    kind: str,
+    size: tuple[int, int, int],
+    kind: tuple[str, str],
     window: tuple[int, int],
     stride: tuple[int, int] | None,
     padding: tuple[int, int],
 ) -> Pool:
-    _, height, width, channels = x.shape
-    window, padding = (int(window[0]), int(window[1])), (int(padding[0]), int(padding[1]))
-    steps = window if stride is None else (int(stride[0]), int(stride[1]))
+    """What is computed for pictures of a size: height, width, channels; kind is also of element."""
+    height, width, channels = size
+    steps = window if stride is None else stride
     if min(*window, *steps) < 1 or min(padding) < 0:
         raise InvalidOperand("Windows and strides are at least 1, padding is at least 0.")
     if padding[0] >= window[0] or padding[1] >= window[1]:
         raise InvalidOperand(f"Padding {padding} would leave windows {window} outside the picture.")
     rows, columns = (
-        (size + 2 * edge - length) // step + 1
-        for size, length, step, edge in zip((height, width), window, steps, padding, strict=True)
+        (length + 2 * edge - span) // step + 1
+        for length, span, step, edge in zip((height, width), window, steps, padding, strict=True)
     )
     if min(rows, columns) < 1:
         raise InvalidOperand(f"A window {window} does not fit a picture of {height} x {width}.")
     if window[0] * window[1] > MOST_PLACES:
         raise InvalidOperand(f"A window has at most {MOST_PLACES} places.")
     source, result = Grid(height, width, channels), Grid(rows, columns, channels)
-    return Pool(source, result, kind, window, steps, padding, str(x.dtype))
+    return Pool(source, result, kind[0], window, steps, padding, kind[1])
+
+
+@functools.lru_cache(maxsize=4096)
+def _constants(x: Levels, made: Levels) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """What a mean of levels is multiplied by, and both zeros."""
+    return np.array([x.scale / made.scale], np.float32), np.array([x.zero, made.zero], np.int32)
 
 
 def _pooled(
@@ -138,16 +152,14 @@ def _pooled(
         out = np.empty(shape, x.dtype)
     else:
         out = check_output(out, x.dtype, shape, (("x", x),))
-    given, wanted = levels or (Levels(1.0, 0), Levels(1.0, 0))
-    ratio = np.array([given.scale / wanted.scale], np.float32)
-    zeros = np.array([given.zero, wanted.zero], np.int32)
+    ratio, zeros = _constants(*(levels or _SAME))
     words = (address(x), address(out), 0, len(x), address(ratio), address(zeros))
     run(workload, words, out.size * min(workload.area, 16))
     return out
 
 
 def _check_pictures(x: Any) -> NDArray[Any]:
-    dtype = str(getattr(x, "dtype", DTYPES[0]))
+    dtype = name_of(x) or DTYPES[0]
     if dtype not in DTYPES:
         raise InvalidOperand(
             f"x has the dtype {dtype}, expected one of {DTYPES}.", cure="Convert it with astype."

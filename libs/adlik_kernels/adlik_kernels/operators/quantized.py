@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operators.calls import run
-from adlik_kernels.operators.operands import address, check, check_output
+from adlik_kernels.operators.operands import address, check, check_output, name_of
 from adlik_kernels.templates.levels import LOWEST
 from adlik_kernels.templates.quantized import AddQuantized, Dequantize, LookUp, Quantize
 
-PART = 16384
-"""Numbers of a row of arrays that have one scale: threads share such rows."""
+_NOTHING = np.zeros(1, np.float32)
+_ADD, _LOOK_UP = AddQuantized(None, None, None), LookUp(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def dequantize(
     Raises:
         InvalidOperand: An array or a scale does not fit; nothing was written.
     """
-    dtype = str(getattr(q, "dtype", ""))
+    dtype = name_of(q)
     _check_levels(dtype)
     q = _check_any("q", q, dtype)
     lines = _Lines.of(q.shape, scale, zero, dtype, axis)
@@ -120,13 +122,19 @@ def add_quantized(
     """
     x = _check_any("x", x, np.uint8)
     y = check("y", y, np.uint8, x.shape)
-    first, second, made = levels
-    scales = np.array([first.scale / made.scale, second.scale / made.scale], np.float32)
-    lowest = made.zero if relu else 0
-    zeros = np.array([first.zero, second.zero, made.zero, lowest], np.int32)
+    scales, zeros = _sum_constants(*levels, relu=relu)
     out = _result(out, "uint8", x.shape, (("x", x), ("y", y)))
-    _Lines("array", 1, x.size, scales, zeros).run(AddQuantized(None, None, None), x, out, y)
+    _Lines("array", 1, x.size, scales, zeros).run(_ADD, x, out, y)
     return out
+
+
+@functools.lru_cache(maxsize=4096)
+def _sum_constants(
+    x: Levels, y: Levels, made: Levels, *, relu: bool
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    scales = np.array([x.scale / made.scale, y.scale / made.scale], np.float32)
+    lowest = made.zero if relu else 0
+    return scales, np.array([x.zero, y.zero, made.zero, lowest], np.int32)
 
 
 def look_up(
@@ -145,8 +153,7 @@ def look_up(
     x = _check_any("x", x, np.uint8)
     table = check("table", table, np.uint8, (256,))
     out = _result(out, "uint8", x.shape, (("x", x), ("table", table)))
-    nothing = np.zeros(1, np.float32)
-    _Lines("array", 1, x.size, nothing, nothing).run(LookUp(None, None), x, out, table, fixed=True)
+    _Lines("array", 1, x.size, _NOTHING, _NOTHING).run(LookUp(None, None), x, out, table)
     return out
 
 
@@ -165,6 +172,22 @@ def check_scales(
         InvalidOperand: Their number does not fit, a scale is no finite number above 0, or a zero is
             no level.
     """
+    if count == 1 and isinstance(scale, float | int) and isinstance(zero, int):
+        return _one_scale(float(scale), zero, dtype)
+    return _some_scales(scale, zero, count, dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _one_scale(
+    scale: float, zero: int, dtype: str
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Constants of arrays with one scale, kept: making them takes longer than a small array."""
+    return _some_scales(scale, zero, 1, dtype)
+
+
+def _some_scales(
+    scale: ArrayLike, zero: ArrayLike, count: int, dtype: str
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     scales, zeros = np.asarray(scale, np.float64), np.asarray(zero)
     for name, values in (("scale", scales), ("zero", zeros)):
         if values.shape not in {(), (count,)}:
@@ -198,13 +221,13 @@ class _Lines:
     def of(
         shape: tuple[int, ...], scale: ArrayLike, zero: ArrayLike, dtype: str, axis: int | None
     ) -> _Lines:
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         if axis is None:
             return _Lines("array", 1, size, *check_scales(scale, zero, 1, dtype))
         if not -len(shape) <= axis < len(shape):
             raise InvalidOperand(f"There is no axis {axis} in the shape {shape}.")
         axis %= len(shape)
-        count, inner = shape[axis], int(np.prod(shape[axis + 1 :]))
+        count, inner = shape[axis], math.prod(shape[axis + 1 :])
         scales, zeros = check_scales(scale, zero, count, dtype)
         outer = size // (count * inner)
         if inner == 1:
@@ -217,29 +240,18 @@ class _Lines:
         x: NDArray[Any],
         out: NDArray[Any],
         second: NDArray[Any] | None = None,
-        *,
-        fixed: bool = False,
     ) -> None:
-        """Runs a kernel; one long row is cut, so that threads can share it."""
-        parts = [(0, self.rows, self.run_length)]
-        if self.each == "array":
-            whole, rest = divmod(self.run_length, PART)
-            parts = [(0, whole, PART), (whole * PART, 1, rest)]
-        for start, rows, length in parts:
-            if rows * length:
-                other = 0
-                if second is not None:
-                    other = address(second) + (0 if fixed else start * second.itemsize)
-                words = (
-                    address(x) + start * x.itemsize,
-                    address(out) + start * out.itemsize,
-                    other,
-                    rows,
-                    address(self.scales),
-                    address(self.zeros),
-                    length,
-                )
-                run(workload, words, rows * length)
+        """Runs a kernel."""
+        words = (
+            address(x),
+            address(out),
+            0 if second is None else address(second),
+            self.rows,
+            address(self.scales),
+            address(self.zeros),
+            self.run_length,
+        )
+        run(workload, words, x.size)
 
 
 def _check_levels(dtype: str) -> None:

@@ -17,8 +17,8 @@ Scales are float32 and zeros int32 arrays; only quantized operators read them. T
 numbers of a row, where no grid says so.
 """
 
-FLOAT, BYTES = "float32", ("uint8", "int8")
-"""Element types of the small operators, as numpy names them."""
+LINE = 64
+"""Bytes of a cache line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from llvmlite import ir
 from adlik_kernels.codegen.emit import F32, I8, I32, Emitter, Value, kernel_function, vector
 from adlik_kernels.templates.grids import (
     IN,
+    LINE,
     OUT,
     SCALES,
     ZEROS,
@@ -34,9 +35,6 @@ from adlik_kernels.templates.tiles import (
 
 SPAN = 256
 """Bytes of a channel's run of pixels that are turned before the next channels come."""
-
-LINE = 64
-"""Bytes of a pixel's run of channels that are turned together: a cache line."""
 
 PIECE = 16
 """Channels of a block in blocked layouts."""

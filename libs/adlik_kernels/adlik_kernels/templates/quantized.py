@@ -12,11 +12,13 @@ from typing import Any
 
 from llvmlite import ir
 
-from adlik_kernels.codegen.emit import F32, I8, I32, Emitter, Value, kernel_function, vector
+from adlik_kernels.codegen.emit import F32, I8, I32, I64, Emitter, Value, kernel_function, vector
 from adlik_kernels.codegen.isa import multiply_add
 from adlik_kernels.machine.target import Target
 from adlik_kernels.templates.grids import (
+    BATCH,
     IN,
+    LINE,
     OUT,
     RUN,
     SCALES,
@@ -112,6 +114,9 @@ Quantized = Quantize | Dequantize | AddQuantized | LookUp
 _Operand = tuple[int, Grid | None, int]
 """Place of an operand, its grid, bytes of a number."""
 
+_Target = tuple[Value, int]
+"""Where a row's results go, and bytes of a number."""
+
 
 def quantized_module(workload: Quantized, target: Target) -> Any:
     """Returns the LLVM module of an operator on levels; its one public function is `kernel`.
@@ -135,22 +140,21 @@ def quantized_module(workload: Quantized, target: Target) -> Any:
 
 @contextmanager
 def _runs(
-    e: Emitter, operands: list[_Operand], *, by_pixel: bool = False
+    e: Emitter, operands: list[_Operand], each: str = "array"
 ) -> Iterator[tuple[list[Value], int | Value, Value]]:
     """Writes loops over this chunk's runs; gives operands' pointers, numbers and the row."""
     block = e.function.args[2]
     bases = [e.argument(block, place) for place, _, _ in operands]
     grid = operands[0][1]
     if grid is None:
-        run = e.argument(block, RUN, pointer=False)
-        with own_rows(e, 1) as (row, _):
-            start = e.mul(row, run)
+        with _own_numbers(e, each) as (row, start, count):
             pointers = [
                 e.at(base, e.mul(start, size))
                 for base, (_, _, size) in zip(bases, operands, strict=True)
             ]
-            yield pointers, run, row
+            yield pointers, count, row
         return
+    by_pixel = each == "number"
     pixels = grid.width if by_pixel else 1
     numbers = grid.channels if by_pixel else grid.width * grid.channels
     with own_rows(e, grid.height) as (picture, row), e.loop(0, pixels) as column:
@@ -162,15 +166,46 @@ def _runs(
         yield pointers, numbers, row
 
 
+@contextmanager
+def _own_numbers(e: Emitter, each: str) -> Iterator[tuple[Value, Value, Value]]:
+    """Gives row, first number and how many of this chunk's runs, where there are no grids.
+
+    What has one scale is one long run, which chunks share by cache lines.
+    """
+    chunk, chunks, block = e.function.args
+    run = e.argument(block, RUN, pointer=False)
+    if each != "array":
+        with own_rows(e, 1) as (row, _):
+            yield row, e.mul(row, run), run
+        return
+    total = e.mul(e.argument(block, BATCH, pointer=False), run)
+    lines = e.div(e.add(total, LINE - 1), LINE)
+    first, last = (
+        e.least(e.mul(e.div(e.mul(lines, number), chunks), LINE), total)
+        for number in (chunk, e.add(chunk, 1))
+    )
+    with e.when(e.less(first, last)):
+        yield e.word(0), first, e.sub(last, first)
+
+
 def _each_width(
-    e: Emitter, count: int | Value, most: int, body: Callable[[Value, int], None]
+    e: Emitter, count: int | Value, most: int, to: _Target, body: Callable[[Value, int], None]
 ) -> None:
-    """Writes loops over numbers by vectors; the body gets the first number and the width."""
+    """Writes loops over numbers by vectors; the body gets the first number and the width.
+
+    Where the count is an argument, vectors are written to whole cache lines after the first one.
+    """
     if isinstance(count, int):
         width = widest(count, most)
         cover(e, count, width, lambda start: body(start, width))
         return
-    start = e.word(0)
+    pointer, size = to
+    numbers = min(LINE // size, most)
+    before = e.div(e.builder.ptrtoint(pointer, I64), size)
+    long = e.less(e.word(2 * most), count)
+    with e.when(long):
+        body(e.word(0), most)
+    start = e.builder.select(long, e.rem(e.sub(e.word(0), before), numbers), e.word(0))
     for width in (most, most // 4, 1):
         stop = e.sub(count, e.rem(e.sub(count, start), width))
         with e.loop(start, stop, width) as place:
@@ -212,7 +247,7 @@ def _offset(e: Emitter, row: Value, each: str) -> Value:
 def _write_quantize(e: Emitter, work: Quantize, target: Target) -> None:
     scales = _Scales(e, work.each)
     operands = [(IN, work.source, 4), (OUT, work.result, 1)]
-    with _runs(e, operands, by_pixel=work.each == "number") as (pointers, count, row):
+    with _runs(e, operands, work.each) as (pointers, count, row):
         x, to = pointers
         scales.of_row(row)
 
@@ -222,13 +257,13 @@ def _write_quantize(e: Emitter, work: Quantize, target: Target) -> None:
             counted = e.builder.fdiv(real, fill(e, scale, width))
             e.store(to_levels(e, counted, span_of(e, zero, work.dtype)), e.at(to, start))
 
-        _each_width(e, count, 4 * target.lanes, numbers)
+        _each_width(e, count, 4 * target.lanes, (to, 1), numbers)
 
 
 def _write_dequantize(e: Emitter, work: Dequantize, target: Target) -> None:
     scales = _Scales(e, work.each)
     operands = [(IN, work.source, 1), (OUT, work.result, 4)]
-    with _runs(e, operands, by_pixel=work.each == "number") as (pointers, count, row):
+    with _runs(e, operands, work.each) as (pointers, count, row):
         q, to = pointers
         scales.of_row(row)
 
@@ -238,7 +273,7 @@ def _write_dequantize(e: Emitter, work: Dequantize, target: Target) -> None:
             real = from_levels(e, levels, work.dtype, zero, scale)
             e.store(real, e.at(to, e.mul(start, 4)), 4)
 
-        _each_width(e, count, 4 * target.lanes, numbers)
+        _each_width(e, count, 4 * target.lanes, (to, 4), numbers)
 
 
 def _write_add(e: Emitter, work: AddQuantized, target: Target) -> None:
@@ -264,7 +299,7 @@ def _write_add(e: Emitter, work: AddQuantized, target: Target) -> None:
             kept = type(span)(low, span.high, span.zero)
             e.store(to_levels(e, total, kept), e.at(to, start))
 
-        _each_width(e, count, 4 * target.lanes, numbers)
+        _each_width(e, count, 4 * target.lanes, (to, 1), numbers)
 
 
 def _write_look_up(e: Emitter, work: LookUp, target: Target) -> None:
@@ -284,10 +319,10 @@ def _write_look_up(e: Emitter, work: LookUp, target: Target) -> None:
                 e.store(_shuffled(e, levels, parts[width]), e.at(to, start))
                 return
             with e.loop(start, e.add(start, width)) as place:
-                level = e.builder.zext(e.load(e.at(x, place), I8), ir.IntType(64))
+                level = e.builder.zext(e.load(e.at(x, place), I8), I64)
                 e.store(e.load(e.at(table, level), I8), e.at(to, place))
 
-        _each_width(e, count, max(widths, default=4), bytes_)
+        _each_width(e, count, max(widths, default=4), (to, 1), bytes_)
 
 
 def _table_parts(e: Emitter, table: Value, width: int) -> list[Value]:

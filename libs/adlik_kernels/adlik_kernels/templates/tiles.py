@@ -37,15 +37,23 @@ def turn_to_beside(
         store: Gets a pixel's number, the first channel and a vector of channels.
     """
     block = BLOCK // _bytes(rows[0])
-    for first in range(0, len(rows), block):
-        group = [_widened(e, row, block) for row in rows[first : first + block]]
-        channels = len(group)
-        turned = _shuffled(e, group)
-        for pixel in range(pixels):
-            bank, place = divmod(pixel, block)
-            number, start = divmod(place * channels, block)
-            lanes = [bank * block + start + n for n in range(channels)]
-            store(pixel, first, _picked(e, turned[number], turned[number], lanes))
+    groups = [
+        _shuffled(e, [_widened(e, row, block) for row in rows[first : first + block]])
+        for first in range(0, len(rows), block)
+    ]
+    if len(groups) == groups[0][0].type.count // block > 1:
+        for place, vectors in enumerate(zip(*groups, strict=True)):
+            for bank, value in enumerate(_blocks_turned(e, list(vectors), block)):
+                store(bank * block + place, 0, value)
+        return
+    channels = min(len(rows), block)
+    for pixel in range(pixels):
+        bank, place = divmod(pixel, block)
+        number, start = divmod(place * channels, block)
+        lanes = [bank * block + start + n for n in range(channels)]
+        for first, turned in enumerate(groups):
+            value = _picked(e, turned[number], turned[number], lanes)
+            store(pixel, first * block, value)
 
 
 def turn_to_apart(
@@ -136,6 +144,16 @@ def _shuffled(e: Emitter, rows: list[Value]) -> list[Value]:
     for _ in range(count.bit_length() - 1):
         pairs = zip(rows[: count // 2], rows[count // 2 :], strict=True)
         rows = [_picked(e, a, b, half) for a, b in pairs for half in (low, high)]
+    return rows
+
+
+def _blocks_turned(e: Emitter, rows: list[Value], block: int) -> list[Value]:
+    """Rows of as many blocks as there are rows, transposed block by block."""
+    lanes = range(2 * rows[0].type.count)
+    even, odd = ([n for n in lanes if n // block % 2 == half] for half in (0, 1))
+    for _ in range(len(rows).bit_length() - 1):
+        pairs = list(zip(rows[::2], rows[1::2], strict=True))
+        rows = [_picked(e, a, b, half) for half in (even, odd) for a, b in pairs]
     return rows
 
 
