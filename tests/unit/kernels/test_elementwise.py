@@ -1,11 +1,15 @@
 """Activations, sums and products with broadcasting against numpy."""
 
 import itertools
+import struct
 
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, add, apply_activation, configure, multiply
+from adlik_kernels.codegen.build import load
 from adlik_kernels.machine import target
+from adlik_kernels.machine.pool import shared
+from adlik_kernels.templates.small import Grid, Map, small_module
 from adlik_kernels.workload import ACTIVATION_NAMES, activate
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +111,27 @@ def test_bad_operands_are_refused():
     for operands in ((x, ""), (x, "swish"), (x.T, "relu"), ([1.0], "relu"), (x, "relu", x)):
         with pytest.raises(InvalidOperand):
             apply_activation(*operands)
+
+
+@pytest.mark.parametrize("operation", ["add", "multiply"])
+@pytest.mark.parametrize("pixel", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+def test_grids_with_borders_meet_others_of_one_pixel(operation, pixel, constant):
+    """What plans use: x * s with one s for each channel of a picture, x + c for all pictures."""
+    rng = np.random.default_rng(3)
+    source, result = Grid(3, 4, 19, border=1), Grid(3, 4, 19, border=2)
+    second = Grid(1, 1, 19) if pixel else Grid(3, 4, 19, border=1)
+    work = Map(source, result, second, "relu", operation, constant)
+    x, y, out = (
+        np.zeros((count, grid.height + 2 * grid.border, grid.width + 2 * grid.border, 19), "f4")
+        for count, grid in ((2, source), (1 if constant else 2, second), (2, result))
+    )
+    inner, middle = x[:, 1:-1, 1:-1], y if pixel else y[:, 1:-1, 1:-1]
+    inner[...], middle[...] = draw(rng, *inner.shape), draw(rng, *middle.shape)
+    machine = target.host()
+    code = load("map", work, lambda: small_module(work, machine.lanes), machine)
+    places = (array.ctypes.data for array in (x, out, y))
+    shared(1).run(code.address, struct.pack("4q", *places, 2), 1)
+    want = np.maximum({"add": np.add, "multiply": np.multiply}[operation](inner, middle), 0)
+    np.testing.assert_array_equal(out[:, 2:-2, 2:-2], want)
+    assert np.count_nonzero(out) == np.count_nonzero(want)
