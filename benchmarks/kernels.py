@@ -2,6 +2,7 @@
 
     python -m benchmarks.kernels dense            # fp32, the 18 shapes of ResNet-50 and its like
     python -m benchmarks.kernels int8 bf16 images boxes
+    python -m benchmarks.kernels rows attention embedding
     python -m benchmarks.kernels dense --threads 1 --seconds 2 --json out.json
 
 Every case runs all contenders in turns for a fixed time, in a process of its own for each number of
@@ -25,6 +26,7 @@ from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
 from benchmarks.kernel_cases.models import model_cases
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
+from benchmarks.kernel_cases.rows import attention_cases, embedding_cases, row_cases
 from benchmarks.kernel_cases.timing import Case, measure
 
 GROUPS = {
@@ -36,6 +38,9 @@ GROUPS = {
     "conv-int8": conv_int8_cases,
     "images": image_cases,
     "boxes": box_cases,
+    "rows": row_cases,
+    "attention": attention_cases,
+    "embedding": embedding_cases,
 }
 
 

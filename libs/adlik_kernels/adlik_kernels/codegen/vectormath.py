@@ -45,29 +45,21 @@ def minimum(e: Emitter, x: Value, ceiling: float) -> Value:
 
 def exponential(e: Emitter, x: Value) -> Value:
     """Returns exp(x), relative error below 2e-7; exp(-87) below -87, infinity above 88."""
-    lanes = x.type.count
-    overflow = e.builder.fcmp_ordered(">", x, constant(x, 88.0))
+    b = e.builder
+    overflow = b.fcmp_ordered(">", x, constant(x, 88.0))
     x = minimum(e, maximum(e, x, -87.0), 88.0)
-    scaled = e.builder.fmul(x, constant(x, 1.44269504088896341))
-    power = e.intrinsic(f"llvm.rint.v{lanes}f32", x.type, [scaled])
+    rounded = b.fadd(b.fmul(x, constant(x, 1.44269504088896341)), constant(x, _ROUNDER))
+    power = b.fsub(rounded, constant(x, _ROUNDER))
     rest = multiply_add(e, power, constant(x, -0.693359375), x)
     rest = multiply_add(e, power, constant(x, 2.12194440e-4), rest)
     series = constant(x, _EXP[0])
     for coefficient in _EXP[1:]:
         series = multiply_add(e, series, rest, constant(x, coefficient))
-    square = e.builder.fmul(rest, rest)
-    near = multiply_add(e, series, square, e.builder.fadd(rest, constant(x, 1.0)))
-    integers = vector(I32, lanes)
-    # A NaN has no integer: take 0 for it here, and `near`, which is NaN too, carries it to the
-    # result.
-    number = e.builder.fcmp_ordered("ord", power, power)
-    whole = e.builder.fptosi(e.builder.select(number, power, constant(x, 0.0)), integers)
-    biased = e.builder.add(whole, splat_constant(I32, lanes, 127))
-    scale = e.builder.bitcast(
-        e.builder.shl(biased, splat_constant(I32, lanes, 23)), vector(F32, lanes)
-    )
-    value = e.builder.fmul(near, scale)
-    return e.builder.select(overflow, constant(x, float("inf")), value)
+    square = b.fmul(rest, rest)
+    near = multiply_add(e, series, square, b.fadd(rest, constant(x, 1.0)))
+    # The scale of a NaN means nothing, but `near` is NaN too and carries it to the result.
+    value = b.fmul(near, _power_of_two(e, rounded))
+    return b.select(overflow, constant(x, float("inf")), value)
 
 
 def decay(e: Emitter, x: Value, *, fused: bool = True) -> Value:
@@ -80,7 +72,7 @@ def decay(e: Emitter, x: Value, *, fused: bool = True) -> Value:
         x: A float vector, no lane above 0.
         fused: Whether the CPU multiplies and adds in one instruction.
     """
-    integers, b = vector(I32, x.type.count), e.builder
+    b = e.builder
     vanished = b.fcmp_ordered("<", x, constant(x, -87.0))
     scaled = b.fmul(x, constant(x, 1.44269504088896341))
     rounded = b.fadd(scaled, constant(x, _ROUNDER))
@@ -88,9 +80,7 @@ def decay(e: Emitter, x: Value, *, fused: bool = True) -> Value:
     series = constant(x, _POWER[0])
     for coefficient in _POWER[1:]:
         series = multiply_add(e, series, rest, constant(x, coefficient), fused=fused)
-    # The shift leaves the integer alone, where a float has its exponent.
-    power = b.shl(b.bitcast(rounded, integers), splat_constant(I32, x.type.count, 23))
-    value = b.fmul(series, b.bitcast(power, x.type))
+    value = b.fmul(series, _power_of_two(e, rounded))
     return b.select(vanished, constant(x, 0.0), value)
 
 
@@ -119,8 +109,8 @@ def erf(e: Emitter, x: Value) -> Value:
     series = constant(x, _ERF[0])
     for coefficient in _ERF[1:]:
         series = multiply_add(e, series, t, constant(x, coefficient))
-    decay = exponential(e, _negated(e, e.builder.fmul(positive, positive)))
-    value = e.builder.fsub(one, e.builder.fmul(e.builder.fmul(series, t), decay))
+    rest = decay(e, _negated(e, e.builder.fmul(positive, positive)))
+    value = e.builder.fsub(one, e.builder.fmul(e.builder.fmul(series, t), rest))
     return e.builder.bitcast(e.builder.or_(e.builder.bitcast(value, integers), sign), floats)
 
 
@@ -129,6 +119,13 @@ def gelu(e: Emitter, x: Value) -> Value:
     half = e.builder.fmul(x, constant(x, 0.5))
     scaled = e.builder.fmul(x, constant(x, 0.70710678118654752))
     return e.builder.fmul(half, e.builder.fadd(erf(e, scaled), constant(x, 1.0)))
+
+
+def _power_of_two(e: Emitter, rounded: Value) -> Value:
+    """2 to the integer that `_ROUNDER` left: shifted to where a float has its exponent."""
+    lanes = rounded.type.count
+    bits = e.builder.bitcast(rounded, vector(I32, lanes))
+    return e.builder.bitcast(e.builder.shl(bits, splat_constant(I32, lanes, 23)), rounded.type)
 
 
 def _negated(e: Emitter, x: Value) -> Value:
