@@ -30,6 +30,7 @@ from adlik_kernels.operators.dense import (
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
 from adlik_kernels.operators.ranking import softmax_top_k
+from adlik_kernels.operators.winograd import PreparedWinograd, prepare_winograd
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
 from adlik_kernels.plans.plan import Plan, load_plan
@@ -48,6 +49,7 @@ __all__ = [
     "Plan",
     "PreparedConv2d",
     "PreparedDense",
+    "PreparedWinograd",
     "Quantization",
     "UnsupportedGraph",
     "configure",
@@ -61,6 +63,7 @@ __all__ = [
     "prepare_conv2d_int8",
     "prepare_dense",
     "prepare_dense_int8",
+    "prepare_winograd",
     "scatter",
     "softmax_top_k",
     "stack",

@@ -1,5 +1,8 @@
 """A cache of compiled kernels for the session, so that no test sees an older one."""
 
+import ctypes
+import mmap
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,6 +24,25 @@ def level(request):
     configure(level=request.param)
     yield request.param
     configure(level="")
+
+
+@pytest.fixture
+def guarded():
+    """Makes arrays that end at a page nobody may touch."""
+    pages = []
+
+    def make(shape, dtype):
+        kind = np.dtype(dtype)
+        size = int(np.prod(shape)) * kind.itemsize
+        room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory = mmap.mmap(-1, room + mmap.PAGESIZE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        protect = ctypes.CDLL(None).mprotect
+        assert protect(ctypes.c_void_p(start + room), mmap.PAGESIZE, 0) == 0
+        pages.append(memory)
+        return np.frombuffer(memory, kind, int(np.prod(shape)), room - size).reshape(shape)
+
+    return make
 
 
 class Builder:
