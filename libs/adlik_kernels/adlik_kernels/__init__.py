@@ -27,6 +27,7 @@ from adlik_kernels.operators.dense import (
     prepare_dense,
     prepare_dense_int8,
 )
+from adlik_kernels.operators.depthwise import PreparedDepthwise, prepare_depthwise
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
 from adlik_kernels.operators.ranking import softmax_top_k
@@ -49,6 +50,7 @@ __all__ = [
     "Plan",
     "PreparedConv2d",
     "PreparedDense",
+    "PreparedDepthwise",
     "PreparedWinograd",
     "Quantization",
     "UnsupportedGraph",
@@ -63,6 +65,7 @@ __all__ = [
     "prepare_conv2d_int8",
     "prepare_dense",
     "prepare_dense_int8",
+    "prepare_depthwise",
     "prepare_winograd",
     "scatter",
     "softmax_top_k",
