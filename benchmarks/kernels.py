@@ -24,10 +24,12 @@ from pathlib import Path
 
 from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
+from benchmarks.kernel_cases.depthwise import depthwise_cases
 from benchmarks.kernel_cases.models import model_cases
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.rows import attention_cases, embedding_cases, row_cases
 from benchmarks.kernel_cases.timing import Case, measure
+from benchmarks.kernel_cases.winograd import winograd_cases
 
 GROUPS = {
     "models": model_cases,
@@ -36,12 +38,18 @@ GROUPS = {
     "bf16": bf16_cases,
     "conv": conv_cases,
     "conv-int8": conv_int8_cases,
+    "winograd": winograd_cases,
+    "depthwise": depthwise_cases,
     "images": image_cases,
     "boxes": box_cases,
     "rows": row_cases,
     "attention": attention_cases,
     "embedding": embedding_cases,
 }
+
+
+OWN = ("adlik", "ours")
+"""How the names of our own contenders begin; all others are peers."""
 
 
 def run_group(group: str, threads: int, seconds: float) -> list[dict[str, object]]:
@@ -86,7 +94,7 @@ def asdict_plain(case: Case) -> dict[str, object]:
 
 def ratio(row: dict[str, object], which: str) -> float:
     times = row[which]
-    peers = [seconds for name, seconds in times.items() if not name.startswith("adlik")]
+    peers = [seconds for name, seconds in times.items() if not name.startswith(OWN)]
     return min(peers) / times["adlik"] if peers else 0.0
 
 

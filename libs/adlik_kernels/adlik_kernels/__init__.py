@@ -28,6 +28,7 @@ from adlik_kernels.operators.dense import (
     prepare_dense,
     prepare_dense_int8,
 )
+from adlik_kernels.operators.depthwise import PreparedDepthwise, prepare_depthwise
 from adlik_kernels.operators.elementwise import add, apply_activation, multiply
 from adlik_kernels.operators.embedding import embedding, embedding_bag
 from adlik_kernels.operators.ends import Quantization
@@ -51,6 +52,7 @@ from adlik_kernels.operators.quantized import (
 )
 from adlik_kernels.operators.ranking import softmax_top_k
 from adlik_kernels.operators.rows import layer_norm, softmax
+from adlik_kernels.operators.winograd import PreparedWinograd, prepare_winograd
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
 from adlik_kernels.plans.model import Model, load_model
@@ -73,6 +75,8 @@ __all__ = [
     "Plan",
     "PreparedConv2d",
     "PreparedDense",
+    "PreparedDepthwise",
+    "PreparedWinograd",
     "Quantization",
     "UnsupportedGraph",
     "add",
@@ -103,6 +107,8 @@ __all__ = [
     "prepare_conv2d_int8",
     "prepare_dense",
     "prepare_dense_int8",
+    "prepare_depthwise",
+    "prepare_winograd",
     "quantize",
     "quantize_to_channels_last",
     "scatter",

@@ -14,14 +14,9 @@ from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operators.calls import run
 from adlik_kernels.operators.operands import address, check, check_output, name_of
 from adlik_kernels.operators.quantized import check_scales
-<<<<<<< HEAD
-from adlik_kernels.templates.grids import Grid, widest
-from adlik_kernels.templates.layouts import LINE, PIECE, Blocked, Layout, Transpose
-from adlik_kernels.workload import BLOCK
-=======
 from adlik_kernels.templates.grids import LINE, Grid, widest
 from adlik_kernels.templates.layouts import PIECE, Blocked, Layout, Transpose
->>>>>>> ints
+from adlik_kernels.workload import BLOCK
 
 DTYPES = ("float32", "uint8")
 """Element types whose layout can be changed."""

@@ -119,7 +119,6 @@ def check_output(
     return array
 
 
-<<<<<<< HEAD
 def output_of(
     out: object, dtype: DTypeLike, shape: Sequence[int], inputs: Sequence[tuple[str, Any]]
 ) -> NDArray[Any]:
@@ -137,7 +136,8 @@ def output_of(
     if out is None:
         return np.empty(shape, dtype)
     return check_output(out, dtype, shape, inputs)
-=======
+
+
 def name_of(array: object) -> str:
     """Returns the name of an array's element type, or "" for what is no array.
 
@@ -149,7 +149,6 @@ def name_of(array: object) -> str:
     if not isinstance(array, np.ndarray):
         return ""
     return _NAMES.get(array.dtype) or str(array.dtype)
->>>>>>> ints
 
 
 def address(array: NDArray[Any]) -> int:
