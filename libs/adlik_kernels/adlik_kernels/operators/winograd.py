@@ -97,8 +97,8 @@ class PreparedWinograd:
             out = check_output(out, np.float32, shape, (("x", x), ("residual", residual)))
         pool = shared(self._threads)
         scratch = self._scratch * pool.chunks
-        memory = workspace(scratch + padded_bytes(x.shape, workload.padding, 4))
-        padded = padded_in(memory[scratch:], x, workload.padding)
+        memory = workspace(scratch + padded_bytes(x.shape, workload.pads[:2], 4))
+        padded = padded_in(memory[scratch:], x, workload.pads[:2])
         words = _pack_words(
             address(padded),
             address(self._w),

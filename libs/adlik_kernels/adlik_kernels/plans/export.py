@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from adlik_kernels import configuration
 from adlik_kernels.errors import BuildFailed
 from adlik_kernels.plans.graph import BATCH, TOKENS
-from adlik_kernels.plans.plan import WORDS, Plan
+from adlik_kernels.plans.plan import WORDS, Plan, scratch_name
 from adlik_kernels.plans.steps import IN, OUT, Step, product
 
 _ALIGNED = 64
@@ -138,7 +138,7 @@ def _texts(plan: Plan, name: str, batch: int, weights: Path) -> tuple[str, str, 
     where = dict.fromkeys(_both(IN, plan.graph.inputs), "input")
     where |= dict.fromkeys(_both(OUT, plan.graph.outputs), "output")
     where |= {value: f"a + {start}" for value, start in places.items()}
-    calls = "\n".join(_call(step, where, pool, batch) for step in steps)
+    calls = "\n".join(_call(n, step, where, pool, batch) for n, step in enumerate(steps))
     symbols = dict.fromkeys(step.kernel.symbol for step in steps)
     shapes = (batch, *plan.input_shape), (batch, *plan.output_shape)
     facts: dict[str, Any] = {
@@ -179,7 +179,7 @@ def _both(beginning: str, names: Sequence[str]) -> list[str]:
     return [*names, *(beginning + name for name in names)]
 
 
-def _call(step: Step, where: dict[str, str], pool: _Weights, batch: int) -> str:
+def _call(number: int, step: Step, where: dict[str, str], pool: _Weights, batch: int) -> str:
     words = ["0"] * WORDS
     for place, value in step.values.items():
         words[place] = f"(int64_t)({where[value]})" if value else "0"
@@ -189,6 +189,8 @@ def _call(step: Step, where: dict[str, str], pool: _Weights, batch: int) -> str:
         words[place] = str(product(parts, {BATCH: batch}))
     for place, word in step.words.items():
         words[place] = str(word)
+    for place in step.scratch:
+        words[place] = f"(int64_t)({where[scratch_name(number)]})"
     listed = ", ".join(words)
     return f"  {{ const int64_t k[{WORDS}] = {{{listed}}}; {step.kernel.symbol}(0, 1, k); }}"
 

@@ -55,10 +55,12 @@ class Value:
         shape: Without the batch: (height, width, channels) of a picture, (tokens, columns) of a
             sequence, (columns,) of a row.
         levels: How its uint8 elements stand for numbers; None for float32.
+        layout: Where the channels of a picture lie, one of `workload.LAYOUTS`.
     """
 
     shape: tuple[Size, ...]
     levels: Levels | None = None
+    layout: str = "last"
 
     @property
     def is_picture(self) -> bool:
@@ -91,7 +93,7 @@ class Operator:
 
     Attributes:
         kind: "conv", "depthwise", "dense", "max", "mean", "sum", "scale", "map", "softmax",
-            "norm", "attention", "quantize" or "dequantize".
+            "norm", "attention", "quantize", "dequantize" or "reorder".
         inputs: Names of the values it reads. The second of "conv" and "dense" is the residual;
             those of "attention" are queries, keys, values and, if there is one, the mask.
         output: Name of the value it makes.
@@ -108,6 +110,7 @@ class Operator:
         epsilon: What "norm" adds to the variance.
         heads: Heads of an "attention".
         scale: What "attention" multiplies scores with.
+        algorithm: How a "conv" is computed; see `ways.Way`.
     """
 
     kind: str
@@ -125,6 +128,7 @@ class Operator:
     epsilon: float = 0.0
     heads: int = 0
     scale: float = 1.0
+    algorithm: str = "direct"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels.codegen.build import load
+from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.conv import along_k, conv2d_kernel
 from adlik_kernels.operators.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.operators.packing import pack_groups, pack_weights, pad_columns
+from adlik_kernels.operators.winograd import pack_winograd, scratch_bytes, winograd_kernel
 from adlik_kernels.plans.graph import BATCH, Operator, UnsupportedGraph
 from adlik_kernels.plans.lowering_rows import lower_attention, lower_norm
 from adlik_kernels.plans.lowering_small import (
@@ -25,7 +27,9 @@ from adlik_kernels.plans.lowering_small import (
     lower_small,
 )
 from adlik_kernels.plans.steps import Lowering, Step, residual_of
+from adlik_kernels.plans.ways import WINOGRAD
 from adlik_kernels.schedules.registry import choose
+from adlik_kernels.schedules.winograd import winograd_default
 from adlik_kernels.templates.depthwise import Depthwise, depthwise_module
 from adlik_kernels.workload import Conv2d, Dense
 
@@ -50,10 +54,47 @@ def lower(plan: Lowering) -> list[Step]:
 
 def _conv(plan: Lowering, operator: Operator) -> Step:
     assert operator.w is not None
+    workload = _conv_workload(plan, operator)
+    if operator.algorithm.startswith(WINOGRAD):
+        return _winograd(plan, operator, workload)
+    schedule = choose(workload, plan.target, plan.threads).schedule
+    turned = along_k(operator.w, workload.in_layout)
+    width = schedule.vectors * plan.target.lanes
+    packed = pack_groups(turned, width, workload.dtype, workload.groups)
+    return Step(
+        kernel=conv2d_kernel(workload, schedule, plan.target),
+        values={0: operator.inputs[0], 2: operator.output, 4: residual_of(operator)},
+        fixed={1: packed, **_end(plan, operator, turned)},
+        counts={7: (BATCH,)},
+        rows=(BATCH,),
+        work=workload.operations,
+        threshold=WORTH_SHARING,
+    )
+
+
+def _winograd(plan: Lowering, operator: Operator, workload: Conv2d) -> Step:
+    assert operator.w is not None
+    results = int(operator.algorithm.removeprefix(WINOGRAD))
+    schedule = winograd_default(workload, results, plan.target, plan.threads)
+    bias = pad_columns(0.0 if operator.bias is None else operator.bias, workload.filters)
+    chunks = shared(plan.threads).chunks
+    return Step(
+        kernel=winograd_kernel(workload, schedule, plan.target),
+        values={0: operator.inputs[0], 2: operator.output, 4: residual_of(operator)},
+        fixed={1: pack_winograd(operator.w, schedule, plan.target), 3: bias},
+        counts={7: (BATCH,)},
+        rows=(BATCH,),
+        work=workload.operations,
+        threshold=WORTH_SHARING,
+        scratch={5: scratch_bytes(workload, schedule, plan.target) * chunks},
+    )
+
+
+def _conv_workload(plan: Lowering, operator: Operator) -> Conv2d:
     given, made = plan.grids[operator.inputs[0]], plan.grids[operator.output]
     residual = residual_of(operator)
     is_int8 = operator.w_scale is not None
-    workload = Conv2d(
+    return Conv2d(
         height=given.height,
         width=given.width,
         channels=given.channels,
@@ -72,19 +113,8 @@ def _conv(plan: Lowering, operator: Operator) -> Step:
         residual_dtype=_residual_dtype(plan, operator),
         dilation=operator.dilation,
         groups=operator.groups,
-    )
-    schedule = choose(workload, plan.target, plan.threads).schedule
-    turned, width = along_k(operator.w), schedule.vectors * plan.target.lanes
-    packed = pack_groups(turned, width, workload.dtype, workload.groups)
-    code = conv2d_kernel(workload, schedule, plan.target)
-    return Step(
-        kernel=code,
-        values={0: operator.inputs[0], 2: operator.output, 4: residual},
-        fixed={1: packed, **_end(plan, operator, turned)},
-        counts={7: (BATCH,)},
-        rows=(BATCH,),
-        work=workload.operations,
-        threshold=WORTH_SHARING,
+        in_layout=plan.value(operator.inputs[0]).layout,
+        out_layout=plan.value(operator.output).layout,
     )
 
 
@@ -191,6 +221,7 @@ MAKERS: dict[str, Callable[[Lowering, Operator], Step]] = {
     "mean": lower_small,
     "norm": lower_norm,
     "quantize": lower_small,
+    "reorder": lower_small,
     "scale": lower_small,
     "softmax": lower_small,
     "sum": lower_small,

@@ -11,7 +11,7 @@ from adlik_kernels.plans.graph import BATCH, Operator, Size, UnsupportedGraph
 from adlik_kernels.plans.steps import IN, OUT, Lowering, Step
 from adlik_kernels.templates import grids as places
 from adlik_kernels.templates.grids import Grid
-from adlik_kernels.templates.layouts import Layout
+from adlik_kernels.templates.layouts import Blocked, Layout
 from adlik_kernels.templates.pooling import Pool
 from adlik_kernels.templates.quantized import AddQuantized, Dequantize, Quantize
 from adlik_kernels.templates.small import Map, Softmax
@@ -64,6 +64,7 @@ def lower_small(plan: Lowering, operator: Operator) -> Step:
         "max": _pool,
         "mean": _pool,
         "quantize": _quantize,
+        "reorder": _reorder,
         "scale": _map,
         "softmax": _softmax,
         "sum": _sum,
@@ -112,6 +113,14 @@ def _dequantize(plan: Lowering, operator: Operator) -> tuple[Workload, Levelled 
     levels = plan.value(operator.inputs[0]).levels
     assert levels is not None
     return Dequantize(*_ends(plan, operator)), ([levels.scale], [levels.zero])
+
+
+def _reorder(plan: Lowering, operator: Operator) -> tuple[Workload, Levelled | None]:
+    """From channels last to blocks, or back."""
+    given, made = _ends(plan, operator)
+    to_blocked = plan.value(operator.output).layout == "blocked"
+    last, blocked = (given, made) if to_blocked else (made, given)
+    return Blocked(last, blocked.border, to_blocked), None
 
 
 def _sum(plan: Lowering, operator: Operator) -> tuple[Workload, Levelled | None]:

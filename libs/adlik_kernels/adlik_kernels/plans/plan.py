@@ -20,6 +20,7 @@ from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.operands import address, aligned_empty, check
 from adlik_kernels.plans.arena import Lifetime, arrange
 from adlik_kernels.plans.graph import BATCH, TOKENS, Array, Graph, Size, Value
+from adlik_kernels.plans.layouts import arranged
 from adlik_kernels.plans.lowering import lower
 from adlik_kernels.plans.onnx_graph import read_onnx
 from adlik_kernels.plans.steps import IN, OUT, Lowering, Step, grids_of, product
@@ -54,13 +55,13 @@ class Plan:
         threads: Threads that share a call; 0 as configured.
 
     Attributes:
-        graph: As given.
+        graph: The model, its convolutions with algorithms and layouts.
         threads: Threads that share a call.
     """
 
     def __init__(self, graph: Graph, batches: Iterable[int] = (1,), threads: int = 0) -> None:
-        self.graph = graph
         self.threads = threads or configuration.threads()
+        self.graph = graph = arranged(graph, configuration.target(), self.threads)
         self._grids = grids_of(graph)
         lowering = Lowering(graph, configuration.target(), self.threads, self._grids)
         self._steps = lower(lowering)
@@ -203,12 +204,10 @@ class Plan:
                     arguments[number, place] = base + places[name]
                 elif name:
                     outside.setdefault(name, []).append(number * WORDS + place)
-            for place, constant in step.fixed.items():
-                arguments[number, place] = address(constant)
-            for place, parts in step.counts.items():
-                arguments[number, place] = product(parts, sizes)
-            for place, word in step.words.items():
+            for place, word in step.known(sizes).items():
                 arguments[number, place] = word
+            for place in step.scratch:
+                arguments[number, place] = base + places[scratch_name(number)]
             share = chunks if product(step.rows, sizes) * step.work >= step.threshold else 1
             operations[number] = (step.kernel.address, address(arguments[number]), share)
         inputs, outputs = set(self.graph.inputs), set(self.graph.outputs)
@@ -239,6 +238,8 @@ class Plan:
         places, _ = self.arena(sizes)
         filled = []
         for name, start in places.items():
+            if name not in self.graph.values:
+                continue
             levels, grid = self.graph.values[name].levels, self._grids[name]
             if levels is not None and levels.zero and grid.border:
                 filled.append((start, start + self._bytes(name, sizes), levels.zero))
@@ -258,17 +259,24 @@ class Plan:
             for name in step.values.values():
                 if name and name not in outside and not name.startswith((IN, OUT)):
                     found.setdefault(name, []).append(number)
-        return [
+        lifetimes = [
             Lifetime(name, min(uses), max(uses), self._bytes(name, sizes), self._border(name))
             for name, uses in found.items()
         ]
+        for number, step in enumerate(self.steps(sizes)):
+            size = sum(step.scratch.values())
+            if size:
+                lifetimes.append(Lifetime(scratch_name(number), number, number, size))
+        return lifetimes
 
     def _border(self, name: str) -> tuple[int, ...] | None:
         """What values must share to share a place in spite of their borders."""
         grid, levels = self._grids[name], self.graph.values[name].levels
         if not grid.border:
             return None
-        return (grid.height, grid.width, grid.channels, grid.border, levels.zero if levels else -1)
+        kind = levels.zero if levels else -1
+        is_blocked = self.graph.values[name].layout != "last"
+        return (grid.height, grid.width, grid.channels, grid.border, kind, is_blocked)
 
 
 def load_plan(path: Path, batches: Iterable[int] = (1,)) -> Plan:
@@ -284,6 +292,11 @@ def load_plan(path: Path, batches: Iterable[int] = (1,)) -> Plan:
     """
     graph = read_onnx(path)
     return Plan(graph, (graph.batch,) if graph.batch else batches)
+
+
+def scratch_name(number: int) -> str:
+    """Returns the name of the memory that only one kernel of a plan uses."""
+    return f"@scratch:{number}"
 
 
 def _outside(value: Value) -> tuple[Size, ...]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from adlik_kernels.codegen.build import Loaded
 from adlik_kernels.machine.target import Target
+from adlik_kernels.operators.operands import address
 from adlik_kernels.plans.graph import BATCH, Graph, Operator, Size, Value
 from adlik_kernels.templates.small import Grid
 
@@ -31,6 +32,7 @@ class Step:
         threshold: Operations above which they do.
         words: Numbers that are arguments, by place.
         few: Steps to take instead for at most so many rows.
+        scratch: Bytes that only this kernel uses, by the place of their address.
     """
 
     kernel: Loaded
@@ -42,6 +44,13 @@ class Step:
     threshold: int
     words: dict[int, int] = field(default_factory=dict)
     few: dict[int, Step] = field(default_factory=dict)
+    scratch: dict[int, int] = field(default_factory=dict)
+
+    def known(self, sizes: Mapping[str, int]) -> dict[int, int]:
+        """Returns the arguments that do not depend on where values lie, by place."""
+        weights = {place: address(array) for place, array in self.fixed.items()}
+        counts = {place: product(parts, sizes) for place, parts in self.counts.items()}
+        return {**weights, **counts, **self.words}
 
     def at(self, sizes: Mapping[str, int]) -> Step:
         """Returns the step to take for sizes."""

@@ -138,7 +138,7 @@ class _Nest:
         e, workload, scratch = self.e, self.workload, self.scratch
         picture, row, column = self._place(first, tile)
         pixel = 4 * workload.channels
-        (down, across), (above, left) = workload.around, workload.padding
+        (down, across), (above, left) = workload.around, workload.pads[:2]
         height, width = workload.height + 2 * down, workload.width + 2 * across
         top = e.mul(picture, height)
         lines = [
