@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnxscript import optimizer
 
 from adlik_optimizer.passes.graph_pass import count_operators, summarize
 
-MAX_INPUT_BYTES = 64 * 1024 * 1024
-MAX_OUTPUT_BYTES = 1024 * 1024
+MAX_INPUT_ELEMENTS = 64 * 1024 * 1024
+MAX_OUTPUT_ELEMENTS = 1024 * 1024
 
 
 class FoldConstants:
@@ -30,8 +32,9 @@ class FoldConstants:
         result = optimizer.fold_constants(
             model,
             onnx_shape_inference=True,
-            input_size_limit=MAX_INPUT_BYTES,
-            output_size_limit=MAX_OUTPUT_BYTES,
+            input_size_limit=MAX_INPUT_ELEMENTS,
+            output_size_limit=MAX_OUTPUT_ELEMENTS,
+            should_fold=_may_fold,
         )
         after = count_operators(model)
         return summarize(before, after) if result.modified and before != after else ""
@@ -39,6 +42,17 @@ class FoldConstants:
     def ensures(self, model: ir.Model) -> str:  # noqa: ARG002 - the protocol's
         """Nothing beyond the numeric check."""
         return ""
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """Returns False for a value too large to be computed at all, None: by the library's rules."""
+    if node.domain or node.op_type not in {"Expand", "Tile"}:
+        return None
+    data, sizes = (value and ir.convenience.get_const_tensor(value) for value in node.inputs)
+    if data is None or sizes is None:
+        return False
+    elements = math.prod(sizes.numpy().tolist()) * (data.size if node.op_type == "Tile" else 1)
+    return False if elements > MAX_OUTPUT_ELEMENTS else None
 
 
 PASS = FoldConstants()
