@@ -152,4 +152,4 @@ def _difference(one: object, other: object) -> float:
     a, b = one.astype(np.float64), other.astype(np.float64)
     alike = (np.isnan(a) & np.isnan(b)) | (a == b)
     gap = np.abs(np.subtract(a, b, where=~alike, out=np.zeros_like(a)))
-    return float(np.max(np.nan_to_num(gap, nan=np.inf), initial=0.0))
+    return float(np.max(np.nan_to_num(gap, nan=np.inf, posinf=np.inf), initial=0.0))

@@ -16,7 +16,6 @@ from adlik_common.sandbox import Limits, run_isolated
 from adlik_common.service import Context
 from adlik_proto.adlik.events.v1 import events_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
-from google.protobuf import json_format
 from opentelemetry import trace
 
 from adlik_optimizer.recipes import CLEAN, INT8, RECIPES
@@ -135,7 +134,7 @@ class Optimizer:
                 artifact=artifact,
                 format="onnx",
                 precision=RECIPES[recipe],
-                passes=[json_format.ParseDict(p, model_pb2.PassReport()) for p in report["passes"]],
+                passes=[model_pb2.PassReport(**done) for done in report["passes"]],
             )
 
 

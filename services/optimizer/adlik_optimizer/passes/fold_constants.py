@@ -11,6 +11,8 @@ from adlik_optimizer.passes.graph_pass import count_operators, summarize
 
 MAX_INPUT_ELEMENTS = 64 * 1024 * 1024
 MAX_OUTPUT_ELEMENTS = 1024 * 1024
+GROWING = frozenset({"Expand", "Tile"})
+"""Operators whose result may be of any size however small their inputs are."""
 
 
 class FoldConstants:
@@ -45,14 +47,19 @@ class FoldConstants:
 
 
 def _may_fold(node: ir.Node) -> bool | None:
-    """Returns False for a value too large to be computed at all, None: by the library's rules."""
-    if node.domain or node.op_type not in {"Expand", "Tile"}:
-        return None
-    data, sizes = (value and ir.convenience.get_const_tensor(value) for value in node.inputs)
-    if data is None or sizes is None:
-        return False
-    elements = math.prod(sizes.numpy().tolist()) * (data.size if node.op_type == "Tile" else 1)
-    return False if elements > MAX_OUTPUT_ELEMENTS else None
+    """Returns False for a value that is not to be computed at all, None: by the library's rules.
+
+    The library computes a value before it finds it too large to keep: an Expand of a few bytes may
+    be terabytes.
+    """
+    taken = sum(v.const_value.size for v in node.inputs if v and v.const_value is not None)
+    for output in node.outputs:
+        if output.shape is not None and output.shape.is_static():
+            if math.prod(output.shape.numpy()) > max(MAX_OUTPUT_ELEMENTS, taken):
+                return False
+        elif node.op_type in GROWING:
+            return False
+    return None
 
 
 PASS = FoldConstants()
