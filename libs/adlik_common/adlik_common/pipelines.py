@@ -116,7 +116,7 @@ def resolve(
     """
     if not pipeline.HasField("image"):
         raise InvalidPlan(
-            "pipeline has no image.", cure='Begin with {"image": {}}: a pipeline takes a picture.'
+            "pipeline.image is missing.", cure='Begin with {"image": {}}: a pipeline takes a picture.'
         )
     image = _image(pipeline.image, inputs)
     answer: ClassesStep | DetectStep | None = None
