@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -32,6 +33,12 @@ def load_picture(path: Path) -> Image.Image:
         raise AdlikError(
             "INVALID_PICTURE", f"'{path}' can't be read as a picture: {error}."
         ) from error
+
+
+def takes_pixels(tensor: Mapping[str, Any]) -> bool:
+    """Says whether an input of a model's metadata is a picture, which a pipeline prepares."""
+    shape = [int(size) for size in tensor["shape"]]
+    return tensor["datatype"] == "UINT8" and shape == [-1, -1, 3]
 
 
 def preprocess(
