@@ -192,7 +192,7 @@ class Pipeline:
 
     def _cut(self, picture: Array) -> Array:
         top, left, height, width = self._window(*picture.shape[:2])
-        return np.ascontiguousarray(picture[top : top + height, left : left + width])
+        return picture[top : top + height, left : left + width]
 
     def _found(
         self, step: DetectStep, prediction: Array, rows: int, columns: int
