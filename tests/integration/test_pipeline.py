@@ -8,12 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx
 import pytest
+from adlik.cli import app
 from adlik.errors import AdlikError
 from adlik.pictures import IMAGENET_MEAN, IMAGENET_STD, preprocess
 from adlik_kernels import ImageInput
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from typer.testing import CliRunner
 
+from examples import mobilenet, photos
+from examples import pipeline as example
 from tests.mesh import QUICK_PLAN, Mesh
 from tests.unit.optimizer import graphs
 
@@ -24,6 +28,11 @@ PIPELINE = {
     "classes": {"output": "logits", "top": 3},
 }
 PLAN = {**QUICK_PLAN, "pipeline": PIPELINE}
+
+
+def cli(mesh, *arguments):
+    """Runs the `adlik` command in this process."""
+    return CliRunner().invoke(app, [*map(str, arguments), "--url", mesh.http])
 
 
 def save_classifier(path):
@@ -188,12 +197,12 @@ def test_what_is_no_picture_is_refused(mesh, classifier, array, said):
 def test_a_plan_that_does_not_fit_the_model_is_refused_by_field_and_cure(mesh, folder):
     model, plan = save_classifier(folder / "other.onnx"), folder / "plan.json"
     plan.write_text(json.dumps({"pipeline": {"image": {}, "classes": {"top": 21}}}))
-    done = mesh.cli("push", model, "--plan", plan)
-    assert done.returncode == 1
+    done = cli(mesh, "push", model, "--plan", plan)
+    assert done.exit_code == 1
     assert "INVALID_PLAN: pipeline.classes.top is 21." in done.stderr
     assert "from 1 to 20" in done.stderr
     plan.write_text(json.dumps({"pipeline": {"image": {"means": [0, 0, 0]}}}))
-    done = mesh.cli("push", model, "--plan", plan)
+    done = cli(mesh, "push", model, "--plan", plan)
     assert "means" in done.stderr
     assert "letterbox" in done.stderr
 
@@ -202,19 +211,19 @@ def test_the_command_sends_a_photo_and_prints_classes(mesh, classifier, folder):
     picture = photo(40, 50)
     picture.save(folder / "photo.png")
     labels, _ = best(mesh, prepared(picture))
-    done = mesh.cli("infer", classifier, folder / "photo.png", "--json")
+    done = cli(mesh, "infer", classifier, folder / "photo.png", "--json")
     ((first, *others),) = json.loads(done.stdout)
     assert first["class"] == labels[0]
     assert len(others) == 2
     (folder / "names.txt").write_text("\n".join(f"class {n}" for n in range(CLASSES)))
     options = ("--labels", folder / "names.txt", "--top", 1)
-    said = mesh.cli("infer", classifier, folder / "photo.png", *options).stdout
+    said = cli(mesh, "infer", classifier, folder / "photo.png", *options).stdout
     assert f"class {labels[0]}" in said
     assert said.count("class ") == 2  # the heading's and the first one's
-    refused = mesh.cli("infer", classifier, folder / "photo.png", "--mean", "0,0,0")
+    refused = cli(mesh, "infer", classifier, folder / "photo.png", "--mean", "0,0,0")
     assert "its plan says the mean" in refused.stderr
-    assert "a picture and get its best classes" in mesh.cli("show", classifier).stdout
-    assert mesh.cli("bench", classifier, "--seconds", 0.2, "--json").returncode == 0
+    assert "a picture and get its best classes" in cli(mesh, "show", classifier).stdout
+    assert cli(mesh, "bench", classifier, "--seconds", 0.2, "--json").exit_code == 0
 
 
 def test_a_detectors_boxes_lie_in_the_pictures_pixels(mesh, folder):
@@ -223,9 +232,19 @@ def test_a_detectors_boxes_lie_in_the_pictures_pixels(mesh, folder):
     mesh.push("detector", model, **{**QUICK_PLAN, "pipeline": pipeline})
     Image.new("RGB", (128, 128), (255, 0, 0)).save(folder / "red.png")
     Image.new("RGB", (128, 128), (0, 0, 255)).save(folder / "blue.png")
-    (found,) = json.loads(mesh.cli("infer", "detector", folder / "red.png", "--json").stdout)
+    (found,) = json.loads(cli(mesh, "infer", "detector", folder / "red.png", "--json").stdout)
     assert found["class"] == 1
     np.testing.assert_allclose(found["box"], [48, 56, 80, 72], atol=0.01)
-    assert "1.0000" in mesh.cli("infer", "detector", folder / "red.png").stdout
-    assert "nothing found" in mesh.cli("infer", "detector", folder / "blue.png").stdout
-    assert "get boxes" in mesh.cli("show", "detector").stdout
+    assert "1.0000" in cli(mesh, "infer", "detector", folder / "red.png").stdout
+    assert "nothing found" in cli(mesh, "infer", "detector", folder / "blue.png").stdout
+    assert "get boxes" in cli(mesh, "show", "detector").stdout
+
+
+def test_the_example_sees_in_photographs_what_they_show(mesh, folder):
+    model = folder / "mobilenet.onnx"
+    mobilenet.export(model)
+    mesh.push(example.NAME, model, **QUICK_PLAN, **example.PLAN)
+    files = photos.write_photos(folder / "photos")
+    for name, word in photos.EXPECTED.items():
+        classes = example.classify(mesh.client, example.NAME, files[name])
+        assert word in classes[0][0].lower() + classes[1][0].lower()
