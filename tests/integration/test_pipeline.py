@@ -231,10 +231,13 @@ def test_a_detectors_boxes_lie_in_the_pictures_pixels(mesh, folder):
     model = save_detector(folder / "detector.onnx")
     mesh.push("detector", model, **{**QUICK_PLAN, "pipeline": pipeline})
     Image.new("RGB", (128, 128), (255, 0, 0)).save(folder / "red.png")
+    Image.new("RGB", (2560, 2560), (255, 0, 0)).save(folder / "large.png")
     Image.new("RGB", (128, 128), (0, 0, 255)).save(folder / "blue.png")
     (found,) = json.loads(cli(mesh, "infer", "detector", folder / "red.png", "--json").stdout)
     assert found["class"] == 1
     np.testing.assert_allclose(found["box"], [48, 56, 80, 72], atol=0.01)
+    (found,) = json.loads(cli(mesh, "infer", "detector", folder / "large.png", "--json").stdout)
+    np.testing.assert_allclose(found["box"], [960, 1120, 1600, 1440], atol=0.5)
     assert "1.0000" in cli(mesh, "infer", "detector", folder / "red.png").stdout
     assert "nothing found" in cli(mesh, "infer", "detector", folder / "blue.png").stdout
     assert "get boxes" in cli(mesh, "show", "detector").stdout

@@ -19,6 +19,7 @@ TOP = 5
 # Outputs of models whose plan has a pipeline (docs/plans.md).
 CLASSES = {"scores", "labels"}
 BOXES = {"boxes", "scores", "classes"}
+WHOLE = (1.0, 1.0)
 
 Class = tuple[int, str, float]
 
@@ -41,9 +42,11 @@ def infer(
     names = pictures.load_labels(labels) if labels else []
     with Client(url) as client:
         metadata = client.metadata(name)
-        inputs = _inputs(file, metadata["inputs"], mean, std)
+        inputs, scale = _inputs(file, metadata["inputs"], mean, std)
         outputs = client.infer(name, inputs, version=version)
     if any(pictures.takes_pixels(tensor) for tensor in metadata["inputs"]):
+        if outputs.keys() == BOXES:
+            outputs["boxes"] = outputs["boxes"] * np.tile(scale, 2)
         _print_answer(outputs, names, top, json_output=json_output)
         return
     scores = _scores(outputs)
@@ -66,11 +69,14 @@ def _print_answer(
         _print_outputs(outputs, json_output=json_output)
 
 
-def _inputs(file: Path, wanted: list[dict[str, Any]], mean: str, std: str) -> dict[str, np.ndarray]:
+def _inputs(
+    file: Path, wanted: list[dict[str, Any]], mean: str, std: str
+) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
+    """Returns what is sent, and the file's columns and rows for one of a picture that is sent."""
     if file.suffix == ".npz":
-        return _npz(file)
+        return _npz(file), WHOLE
     if file.suffix == ".json":
-        return _json(file, wanted)
+        return _json(file, wanted), WHOLE
     picture = pictures.load_picture(file)
     if len(wanted) == 1 and pictures.takes_pixels(wanted[0]):
         if mean or std:
@@ -79,7 +85,8 @@ def _inputs(file: Path, wanted: list[dict[str, Any]], mean: str, std: str) -> di
                 "The model takes the picture as it is: its plan says the mean and std.",
                 "Leave --mean and --std out.",
             )
-        return {wanted[0]["name"]: np.asarray(picture)}
+        sent, scale = pictures.pixels(picture)
+        return {wanted[0]["name"]: sent}, scale
     if len(wanted) != 1:
         raise AdlikError(
             "INVALID_TENSOR",
@@ -92,7 +99,7 @@ def _inputs(file: Path, wanted: list[dict[str, Any]], mean: str, std: str) -> di
         for key, text in (("mean", mean), ("std", std))
         if text
     }
-    return {wanted[0]["name"]: pictures.preprocess(picture, shape, **options)}
+    return {wanted[0]["name"]: pictures.preprocess(picture, shape, **options)}, WHOLE
 
 
 def _npz(file: Path) -> dict[str, np.ndarray]:
