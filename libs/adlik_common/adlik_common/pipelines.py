@@ -116,7 +116,8 @@ def resolve(
     """
     if not pipeline.HasField("image"):
         raise InvalidPlan(
-            "pipeline.image is missing.", cure='Begin with {"image": {}}: a pipeline takes a picture.'
+            "pipeline.image is missing.",
+            cure='Begin with {"image": {}}: a pipeline takes a picture.',
         )
     image = _image(pipeline.image, inputs)
     answer: ClassesStep | DetectStep | None = None
@@ -132,7 +133,9 @@ def resolve(
 
 def _one_row(spec: TensorSpec) -> TensorSpec:
     """Returns what a request for one picture brings of another input."""
-    return TensorSpec(spec.name, spec.datatype, (1, *spec.shape[1:])) if spec.shape else spec
+    if spec.shape[:1] != (-1,):
+        return spec
+    return TensorSpec(spec.name, spec.datatype, (1, *spec.shape[1:]))
 
 
 def _image(step: model_pb2.ImageStep, inputs: Sequence[TensorSpec]) -> ImageStep:

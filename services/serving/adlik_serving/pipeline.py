@@ -104,7 +104,7 @@ class Pipeline:
                 tensor=self._image.input,
             )
         others = (a.shape for name, a in work.inputs.items() if name != self._image.input)
-        work.rows, work.key = 1, (work.outputs, *others)
+        work.rows, work.key = 1, (self.wanted(work.outputs), *others)
 
     def picture_size(self, work: Work) -> tuple[int, int]:
         """Returns the rows and columns of a request's picture."""
@@ -120,8 +120,7 @@ class Pipeline:
         name, prepare = self._image.input, self._prepare
         pictures = np.empty((len(batch), 3, prepare.height, prepare.width), np.float32)
         for work, place in zip(batch, pictures, strict=True):
-            picture = work.inputs[name]
-            prepare(self._cut(picture), out=place)
+            prepare(self._cut(work.inputs[name]), out=place)
         joined = {}
         for other, array in batch[0].inputs.items():
             if other == name:

@@ -41,15 +41,16 @@ def test_what_is_given_is_taken():
     detect = {
         "output": "raw", "layout": "yolov5", "confidence": 0, "overlap": 1, "limit": 7,
     }  # fmt: skip
-    other = TensorSpec("size", "INT64", (-1, 2))
+    others = (TensorSpec("size", "INT64", (-1, 2)), TensorSpec("scales", "FP32", (4,)))
     open_sides = TensorSpec("input", "FP32", (1, 3, -1, -1))
-    steps = resolved({"image": image, "detect": detect}, (other, open_sides), (LOGITS, RAW5))
+    steps = resolved({"image": image, "detect": detect}, (*others, open_sides), (LOGITS, RAW5))
     assert steps.image == ImageStep(
         "input", 640, 320, (0.1, 0.2, 0.3), (1, 2, 3), True, True, 0, 0.0
     )
     assert steps.answer == DetectStep("raw", "yolov5", 0, 1, 7)
     assert steps.inputs == (
         TensorSpec("size", "INT64", (1, 2)),
+        others[1],
         TensorSpec("input", "UINT8", (-1, -1, 3)),
     )
     assert steps.outputs == (

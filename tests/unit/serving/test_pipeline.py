@@ -75,6 +75,18 @@ def test_pictures_of_any_sizes_share_a_batch_and_each_gets_its_own_answer():
     assert model.wanted == [("logits",)]
 
 
+def test_requests_for_other_parts_of_the_answer_share_a_batch_and_other_sizes_of_inputs_do_not():
+    pipeline = made({"image": {"input": "input"}, "classes": LOGITS}, Doubling())
+    picture, one, two = photo(3, 3), np.ones((1, 1), np.float32), np.ones((1, 2), np.float32)
+    keys = []
+    for outputs, factor in ((("scores", "labels"), one), (("labels",), one), (("labels",), two)):
+        inputs = {"input": picture, "factor": factor}
+        work = Work(inputs, outputs, print, lambda: False)
+        pipeline.measure(work)
+        keys.append(work.key)
+    assert keys[0] == keys[1] != keys[2]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 70),
