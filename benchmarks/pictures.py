@@ -4,7 +4,7 @@ One mesh serves MobileNetV2 twice, both as the same ONNX Runtime variant. One cl
 
     client      Pillow and numpy resize and normalise, FP32 [1, 3, 224, 224] travels, numpy ranks
     kernels     the same with adlik_kernels.ImageInput in the client
-    pipeline    the uint8 picture travels, serving does the rest
+    pipeline    the uint8 picture travels, at most 1280 a side, serving does the rest
 
     python -m benchmarks.pictures [--seconds 5]
 """
@@ -54,7 +54,7 @@ def ways(client: Client) -> dict[str, Ask]:
         return ranked(prepare(pixels[top : top + side, left : left + side])[None])
 
     def by_pipeline(picture: Image.Image) -> np.ndarray:
-        return client.infer("piped", {"input": np.asarray(picture)})["labels"]
+        return client.infer("piped", {"input": pictures.pixels(picture)[0]})["labels"]
 
     return {"client": by_client, "kernels": by_kernels, "pipeline": by_pipeline}
 
