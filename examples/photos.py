@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from adlik.pictures import preprocess
+from adlik.pictures import IMAGENET_MEAN, IMAGENET_STD, RESIZE_RATIO, preprocess
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_image
@@ -37,18 +37,40 @@ def write_photos(folder: Path) -> dict[str, Path]:
 def write_samples(path: Path) -> int:
     """Writes seeded crops and flips of every photograph, preprocessed; returns their number."""
     rng = np.random.default_rng(SEED)
-    samples = []
+    shown = []
     for picture in photos().values():
-        samples.append(preprocess(picture, SIZE))
+        shown.append(picture)
         for _ in range(CROPS - 1):
             side = int(min(picture.size) * rng.uniform(0.75, 1.0))
             left, top = (int(rng.integers(0, full - side + 1)) for full in picture.size)
             crop = picture.crop((left, top, left + side, top + side))
             if rng.random() < 0.5:
                 crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            samples.append(preprocess(crop, SIZE))
-    np.savez(path, input=np.concatenate(samples))
-    return len(samples)
+            shown.append(crop)
+    np.savez(path, input=prepared(shown))
+    return len(shown)
+
+
+def prepared(shown: list[Image.Image]) -> np.ndarray:
+    """Returns pictures as one batch of MobileNetV2's input, [pictures, 3, 224, 224].
+
+    The kernel library prepares them as a plan's pipeline does; without it Pillow and numpy do.
+    """
+    try:
+        from adlik_kernels import ImageInput, stack
+    except ImportError:
+        return np.concatenate([preprocess(picture, SIZE) for picture in shown])
+    return stack(
+        [_centre(np.asarray(picture)) for picture in shown],
+        ImageInput(*SIZE[2:], IMAGENET_MEAN, IMAGENET_STD),
+    )
+
+
+def _centre(pixels: np.ndarray) -> np.ndarray:
+    """Returns the square in the middle that the model sees."""
+    side = round(min(pixels.shape[:2]) / RESIZE_RATIO)
+    top, left = ((size - side) // 2 for size in pixels.shape[:2])
+    return pixels[top : top + side, left : left + side]
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ def test_the_client_needs_neither_protobuf_nor_grpc_nor_the_mesh():
     assert not found & FRAMEWORKS
 
 
+def test_serving_loads_the_kernels_only_where_a_model_needs_them():
+    found = loaded_by("adlik_serving.__main__")
+    assert "adlik_serving" in found
+    assert not found & {"numba", "adlik_kernels"}
+
+
 @pytest.mark.parametrize("module", ["errors", "tensors", "names", "bundle", "wire", "spans"])
 def test_what_core_modules_may_import_brings_no_transport(module):
     found = loaded_by(f"adlik_common.{module}")

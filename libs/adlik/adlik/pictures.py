@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +18,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZE_RATIO = 256 / 224  # the shorter side before the centre is cut out
 DEFAULT_SIDE = 224
+LONGEST_SENT = 1280
+"""Rows or columns of a picture that is sent to a pipeline: models see no more."""
 # What the readers of Pillow raise of broken files, besides OSError.
 _UNREADABLE = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error,
@@ -32,6 +36,29 @@ def load_picture(path: Path) -> Image.Image:
         raise AdlikError(
             "INVALID_PICTURE", f"'{path}' can't be read as a picture: {error}."
         ) from error
+
+
+def takes_pixels(tensor: Mapping[str, Any]) -> bool:
+    """Says whether an input of a model's metadata is a picture, which a pipeline prepares."""
+    shape = [int(size) for size in tensor["shape"]]
+    return tensor["datatype"] == "UINT8" and shape == [-1, -1, 3]
+
+
+def pixels(picture: Image.Image) -> tuple[np.ndarray, tuple[float, float]]:
+    """Returns what a pipeline is sent of a picture, and how much smaller that is.
+
+    A large picture is made smaller by averaging squares of pixels: it saves bytes, and serving does
+    not smooth.
+
+    Args:
+        picture: RGB.
+
+    Returns:
+        uint8 [rows, columns, 3]; columns and rows of the picture for one of these.
+    """
+    factor = math.ceil(max(picture.size) / LONGEST_SENT)
+    sent = picture.reduce(factor) if factor > 1 else picture
+    return np.asarray(sent), (picture.width / sent.width, picture.height / sent.height)
 
 
 def preprocess(

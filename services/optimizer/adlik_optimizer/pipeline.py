@@ -47,8 +47,8 @@ def run_passes(
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
     """Returns the model after all passes, and a report of each.
 
-    A pass after which the model computes something else, does not load, or does not keep its
-    promise is undone, and its report says so.
+    A pass that fails, or after which the model computes something else, does not load, or does
+    not keep its promise, is undone, and its report says so.
 
     Args:
         model: A checked ONNX model with its weights inside.
@@ -62,44 +62,54 @@ def run_passes(
     reports = []
     for graph_pass in passes:
         started = time.perf_counter()
-        working = ir.serde.deserialize_model(model)
-        reason = graph_pass.requires(working)
-        summary = "" if reason else graph_pass.run(working)
+        changed, said = _changed(graph_pass, model)
         error = 0.0
-        if summary:
-            changed = ir.serde.serialize_model(working)
-            fault, error = _fault(graph_pass, working, changed, samples, expected)
+        if changed is not None:
+            fault, error = _fault(changed, samples, expected)
             if fault:
-                summary, reason = "", f"undone: {fault}"
+                changed, said = None, f"undone: {fault}"
             else:
                 model = changed
         seconds = time.perf_counter() - started
-        said = summary or reason or "nothing to do"
-        reports.append(PassReport(graph_pass.name, bool(summary), said, error, seconds))
+        reports.append(PassReport(graph_pass.name, changed is not None, said, error, seconds))
     return model, reports
 
 
+def _changed(graph_pass: Pass, model: onnx.ModelProto) -> tuple[onnx.ModelProto | None, str]:
+    """Returns the model after a pass, None where there is none, and what the pass said."""
+    working = ir.serde.deserialize_model(model)
+    try:
+        if reason := graph_pass.requires(working):
+            return None, reason
+        summary = graph_pass.run(working)
+        if not summary:
+            return None, "nothing to do"
+        if broken := graph_pass.ensures(working):
+            return None, f"undone: {broken}"
+        return ir.serde.serialize_model(working), summary
+    except MemoryError:
+        raise  # the sandbox's own limit
+    except Exception as error:  # noqa: BLE001 - rules of other packages run here
+        return None, f"undone: it failed with {type(error).__name__}: {_first_line(error)}"
+
+
 def _fault(
-    graph_pass: Pass,
-    working: ir.Model,
     changed: onnx.ModelProto,
     samples: Mapping[str, np.ndarray],
     expected: Mapping[str, np.ndarray],
 ) -> tuple[str, float]:
     """Returns what is wrong with a changed model, "" where it is right, and its error."""
-    if broken := graph_pass.ensures(working):
-        return broken, 0.0
     try:
         found = _outputs(changed, samples)
     except UnsupportedOperator as broken_model:
         return broken_model.message, 0.0
     if found.keys() != expected.keys():
         return "the outputs have other names", 0.0
-    error = max((_difference(expected[name], found[name]) for name in expected), default=0.0)
-    scale = max((float(np.max(np.abs(a), initial=0.0)) for a in _numbers(expected)), default=0.0)
-    if not error <= RELATIVE_TOLERANCE * max(scale, 1.0):
-        return f"an output differs by {error:.3g}", error
-    return "", error
+    errors = {name: _difference(expected[name], found[name]) for name in expected}
+    for name, error in errors.items():
+        if error > RELATIVE_TOLERANCE * max(_scale(expected[name]), 1.0):
+            return f"the output '{name}' differs by {error:.3g}", error
+    return "", max(errors.values(), default=0.0)
 
 
 def _outputs(model: onnx.ModelProto, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -114,20 +124,32 @@ def _outputs(model: onnx.ModelProto, samples: Mapping[str, np.ndarray]) -> dict[
         return dict(zip(names, session.run(names, dict(samples)), strict=True))
     except Exception as error:
         raise UnsupportedOperator(
-            f"ONNX Runtime can't run the model: {str(error).splitlines()[0][:300]}",
+            f"ONNX Runtime can't run the model: {_first_line(error)}",
             cure="Use operators of the ONNX standard, or inputs of the shapes the model takes.",
         ) from error
 
 
-def _numbers(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    return [a.astype(np.float64) for a in arrays.values() if a.dtype.kind in "fiub"]
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:300]
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> float:
+def _scale(output: object) -> float:
+    """Returns the largest finite magnitude of an output, 0 where it has none."""
+    if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiub":
+        return 0.0
+    values = np.abs(output.astype(np.float64))
+    return float(np.max(values[np.isfinite(values)], initial=0.0))
+
+
+def _difference(one: object, other: object) -> float:
+    """Returns the largest difference of two outputs; infinite where they can't be compared."""
+    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+        return float("inf")  # a sequence or map: nothing that is served
     if one.shape != other.shape or one.dtype != other.dtype:
         return float("inf")
     if one.dtype.kind not in "fiub":
         return 0.0 if np.array_equal(one, other) else float("inf")
     a, b = one.astype(np.float64), other.astype(np.float64)
-    both_odd = (np.isnan(a) & np.isnan(b)) | (a == b)
-    return float(np.max(np.where(both_odd, 0.0, np.abs(a - b)), initial=0.0))
+    alike = (np.isnan(a) & np.isnan(b)) | (a == b)
+    gap = np.abs(np.subtract(a, b, where=~alike, out=np.zeros_like(a)))
+    return float(np.max(np.nan_to_num(gap, nan=np.inf, posinf=np.inf), initial=0.0))

@@ -11,12 +11,11 @@ from typing import Any
 
 from adlik_common import spans, telemetry
 from adlik_common.bus import Delivery
-from adlik_common.errors import AdlikError, Unavailable
+from adlik_common.errors import AdlikError
 from adlik_common.sandbox import Limits, run_isolated
 from adlik_common.service import Context
 from adlik_proto.adlik.events.v1 import events_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
-from google.protobuf import json_format
 from opentelemetry import trace
 
 from adlik_optimizer.recipes import CLEAN, INT8, RECIPES
@@ -43,7 +42,7 @@ class Optimizer:
         """Handles pushes until the service drains."""
         await self._context.bus.consume("optimizer", {events_pb2.ModelPushed: self.optimize})
 
-    async def optimize(self, event: events_pb2.ModelPushed, _: Delivery) -> list[str]:
+    async def optimize(self, event: events_pb2.ModelPushed, delivery: Delivery) -> list[str]:
         """Runs the recipes one after another; one that fails does not stop the others.
 
         Returns:
@@ -60,9 +59,9 @@ class Optimizer:
                 out = workdir / f"{recipe}.onnx"
                 try:
                     optimized = await self._run(pushed, recipe, model, samples, out)
-                except Unavailable:
-                    raise  # the event is tried again
                 except AdlikError as error:
+                    if error.retryable and not delivery.last:
+                        raise  # the event is tried again
                     await self._context.bus.fail(pushed, "optimizer", recipe, error)
                     if recipe == CLEAN:
                         break
@@ -135,7 +134,7 @@ class Optimizer:
                 artifact=artifact,
                 format="onnx",
                 precision=RECIPES[recipe],
-                passes=[json_format.ParseDict(p, model_pb2.PassReport()) for p in report["passes"]],
+                passes=[model_pb2.PassReport(**done) for done in report["passes"]],
             )
 
 

@@ -1,7 +1,8 @@
 """Dynamic batching: while a model runs, requests queue up; the next run takes all that fit.
 
 No request waits for others unless a delay is configured. A batch is one concatenation and one run;
-a request that runs alone passes its memory straight through. Neighbours never hurt each other: the
+a request that runs alone passes its memory straight through. A model's pipeline puts its own steps
+in the place of these. Neighbours never hurt each other: the
 cancelled leave before the run, and a batch that fails is run again one by one.
 """
 
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter_ns
+from typing import Protocol
 
 import numpy as np
 from adlik_common.errors import (
@@ -46,9 +48,9 @@ class Work:
         results: The wanted outputs, views of the batch's.
         error: Why there are none.
         queue_ns: Time until its run began.
-        input_ns: Time to join the batch.
+        input_ns: Time to join the batch, and to prepare what a pipeline prepares.
         infer_ns: Time of the run.
-        output_ns: Time to part the batch.
+        output_ns: Time to part the batch, and to make a pipeline's answers.
         batch_rows: Rows of the batch it was run in.
     """
 
@@ -87,6 +89,79 @@ class Limits:
     max_queued_bytes: int = 1 << 30
 
 
+class Steps(Protocol):
+    """What stands between requests and a model: `Rows`, or a pipeline of the model's plan."""
+
+    def measure(self, work: Work) -> None:
+        """Fills in a request's rows and what it must share with others to run with them.
+
+        Raises:
+            InvalidTensor: The request can't be run.
+        """
+
+    def wanted(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns the model's outputs that wanted outputs are made of."""
+
+    def join(self, batch: Sequence[Work]) -> Mapping[str, Array]:
+        """Returns the model's inputs for a batch."""
+
+    def part(self, batch: Sequence[Work], outputs: Mapping[str, Array]) -> None:
+        """Gives each request of a batch its results."""
+
+
+class Rows:
+    """Requests are rows of the model's own inputs, and get their rows of its outputs.
+
+    Args:
+        batched: Whether requests may be run together.
+    """
+
+    def __init__(self, *, batched: bool = True) -> None:
+        self._batched = batched
+
+    def measure(self, work: Work) -> None:
+        """Counts the rows; raises `InvalidTensor` where the inputs have different numbers."""
+        if not self._batched:
+            return
+        arrays = work.inputs.values()
+        work.rows = next(iter(arrays)).shape[0]
+        work.key = (work.outputs, *(array.shape[1:] for array in arrays))
+        if any(array.shape[0] != work.rows for array in arrays):
+            rows = {name: array.shape[0] for name, array in work.inputs.items()}
+            raise InvalidTensor(
+                f"The inputs have different numbers of rows: {rows}.",
+                cure="Give all inputs the same first dimension.",
+            )
+
+    def wanted(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns the outputs themselves."""
+        return outputs
+
+    def join(self, batch: Sequence[Work]) -> Mapping[str, Array]:
+        """Returns the requests' rows one below the other; of a single request its own memory."""
+        inputs = batch[0].inputs
+        if len(batch) == 1:
+            return inputs
+        return {name: np.concatenate([work.inputs[name] for work in batch]) for name in inputs}
+
+    def part(self, batch: Sequence[Work], outputs: Mapping[str, Array]) -> None:
+        """Gives each request its rows of the outputs, as views."""
+        if len(batch) == 1:
+            batch[0].results = dict(outputs)
+            return
+        rows = sum(work.rows for work in batch)
+        for name, array in outputs.items():
+            if array.ndim == 0 or array.shape[0] != rows:
+                raise EngineFailed(
+                    f"Output '{name}' has shape {list(array.shape)} for a batch of {rows} rows."
+                )
+        start = 0
+        for work in batch:
+            stop = start + work.rows
+            work.results = {name: array[start:stop] for name, array in outputs.items()}
+            start = stop
+
+
 class Batcher:
     """Runs one loaded model for many callers; used from one event loop.
 
@@ -95,12 +170,19 @@ class Batcher:
         limits: How far batches and the queue may grow.
         metrics: Where runs are counted.
         run_ns: How long a run took in the warm-up.
+        steps: What stands between requests and the model; by default nothing.
     """
 
     def __init__(
-        self, model: LoadedModel, limits: Limits, metrics: VariantMetrics, run_ns: float
+        self,
+        model: LoadedModel,
+        limits: Limits,
+        metrics: VariantMetrics,
+        run_ns: float,
+        steps: Steps | None = None,
     ) -> None:
         self._model, self._limits, self._metrics = model, limits, metrics
+        self._steps = steps or Rows(batched=limits.max_rows > 0)
         self.pace = Pace(run_ns)
         self._loop = asyncio.get_running_loop()
         self._queue: deque[Work] = deque()
@@ -126,12 +208,13 @@ class Batcher:
 
         Raises:
             Overloaded: The queue is full.
-            InvalidTensor: The inputs have different numbers of rows.
+            InvalidTensor: The inputs have different numbers of rows, or a picture is too large.
             Unavailable: The batcher is closed.
         """
         if self._closed:
             raise Unavailable("The model has just been unloaded.", cure="Try again.")
-        self._measure(work)
+        self._steps.measure(work)
+        work.size = sum(array.nbytes for array in work.inputs.values())
         limits, waiting = self._limits, len(self._queue)
         too_large = waiting and self._queued_bytes + work.size > limits.max_queued_bytes
         if waiting >= limits.max_queued or too_large:
@@ -145,21 +228,6 @@ class Batcher:
         self._queued_rows += work.rows
         self._idle.clear()
         self._schedule()
-
-    def _measure(self, work: Work) -> None:
-        """Fills in a request's rows, size and what it must share with others to run with them."""
-        arrays = work.inputs.values()
-        work.size = sum(array.nbytes for array in arrays)
-        if not self._limits.max_rows:
-            return
-        work.rows = next(iter(arrays)).shape[0]
-        work.key = (work.outputs, *(array.shape[1:] for array in arrays))
-        if any(array.shape[0] != work.rows for array in arrays):
-            rows = {name: array.shape[0] for name, array in work.inputs.items()}
-            raise InvalidTensor(
-                f"The inputs have different numbers of rows: {rows}.",
-                cure="Give all inputs the same first dimension.",
-            )
 
     def _schedule(self) -> None:
         """Has the queue looked at later in this turn of the loop, with all that comes in it."""
@@ -249,21 +317,13 @@ class Batcher:
                 batch[0].error = Internal(f"{type(error).__name__}: {error}")
 
     def _run(self, batch: list[Work], started: int) -> None:
-        first = batch[0]
-        rows = sum(work.rows for work in batch)
-        inputs = first.inputs
-        if len(batch) > 1:
-            inputs = {
-                name: np.concatenate([work.inputs[name] for work in batch]) for name in inputs
-            }
+        inputs = self._steps.join(batch)
         joined = perf_counter_ns()
-        outputs = self._model.run(inputs, first.outputs)
+        outputs = self._model.run(inputs, self._steps.wanted(batch[0].outputs))
         ran = perf_counter_ns()
-        if len(batch) > 1:
-            _part(batch, outputs, rows)
-        else:
-            first.results = outputs
+        self._steps.part(batch, outputs)
         parted = perf_counter_ns()
+        rows = sum(work.rows for work in batch)
         for work in batch:
             work.batch_rows = rows
             work.input_ns, work.infer_ns = joined - started, ran - joined
@@ -274,7 +334,7 @@ class Batcher:
         self._running = False
         first = batch[0]
         if first.infer_ns:
-            self.pace.ran(first.infer_ns)
+            self.pace.ran(first.input_ns + first.infer_ns + first.output_ns)
             self._metrics.batch_rows.observe(first.batch_rows)
             self._metrics.execution_seconds.observe(first.infer_ns / 1e9)
         for work in batch:
@@ -296,17 +356,3 @@ class Batcher:
         """Ends the thread; to be called once drained."""
         self._closed = True
         self._worker.shutdown(wait=False)
-
-
-def _part(batch: list[Work], outputs: Mapping[str, Array], rows: int) -> None:
-    """Gives each request of a batch its rows of the outputs, as views."""
-    for name, array in outputs.items():
-        if array.ndim == 0 or array.shape[0] != rows:
-            raise EngineFailed(
-                f"Output '{name}' has shape {list(array.shape)} for a batch of {rows} rows."
-            )
-    start = 0
-    for work in batch:
-        stop = start + work.rows
-        work.results = {name: array[start:stop] for name, array in outputs.items()}
-        start = stop

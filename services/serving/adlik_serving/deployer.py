@@ -193,10 +193,11 @@ class Deployer:
                 asyncio.to_thread(
                     open_variant,
                     path,
-                    release.compiled,
+                    release,
                     threads=settings.threads(),
                     max_rows=settings.max_batch_size,
                     max_bytes=settings.max_artifact_bytes,
+                    cache=settings.cache_dir,
                 )
             )
             try:

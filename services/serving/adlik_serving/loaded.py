@@ -6,8 +6,9 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from adlik_common import bundle, spans
@@ -23,6 +24,9 @@ from adlik_serving.metrics import VariantMetrics
 from adlik_serving.oip.request import ModelLabel, Signature
 from adlik_serving.warmup import WarmUp, warm_up
 
+if TYPE_CHECKING:
+    from adlik_serving.pipeline import Pipeline
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -32,29 +36,40 @@ class Opened:
         model: The engine's model.
         warm: What the warm-up has shown.
         memory_bytes: Resident memory that opening it added to the process.
+        pipeline: What its plan puts between requests and it, warm as well.
     """
 
     model: LoadedModel
     warm: WarmUp
     memory_bytes: int
+    pipeline: Pipeline | None = None
 
 
 def open_variant(
-    path: Path, compiled: model_pb2.CompiledModel, *, threads: int, max_rows: int, max_bytes: int
+    path: Path,
+    release: model_pb2.Release,
+    *,
+    threads: int,
+    max_rows: int,
+    max_bytes: int,
+    cache: Path,
 ) -> Opened:
-    """Loads and warms a compiled model; takes seconds, so it is called in a thread.
+    """Loads and warms a released model; takes seconds, so it is called in a thread.
 
     Args:
         path: The artifact.
-        compiled: What it is.
+        release: What it is.
         threads: Threads of the engine.
         max_rows: Largest batch that is configured.
         max_bytes: Largest size of an unpacked bundle.
+        cache: Folder of this machine's copies.
 
     Raises:
         NotFound: No such engine.
         EngineFailed: The engine does not run here or can't load the model.
+        InvalidPlan: The plan's pipeline does not fit the model.
     """
+    compiled, plan = release.compiled, release.pushed.plan
     engine = find_engine(compiled.engine)
     if reason := engine.unavailable():
         raise EngineFailed(
@@ -68,10 +83,17 @@ def open_variant(
         try:
             with tracer().start_as_current_span(spans.WARM_UP):
                 warm = warm_up(model, max_rows)
+                added = max(0, psutil.Process().memory_info().rss - before)
+                if not plan.HasField("pipeline"):
+                    return Opened(model, warm, added)
+                # The kernels take a while to import, and most models need none.
+                from adlik_serving.pipeline import open_pipeline
+
+                pipeline, own_ns = open_pipeline(plan.pipeline, model, threads=threads, cache=cache)
+                return Opened(model, replace(warm, run_ns=warm.run_ns + own_ns), added, pipeline)
         except BaseException:
             model.close()
             raise
-    return Opened(model, warm, max(0, psutil.Process().memory_info().rss - before))
 
 
 @contextmanager
@@ -99,7 +121,8 @@ class LoadedVariant:
         name: The model's name.
         version: The model's version.
         label: Name and version as answers state them.
-        signature: What it takes and gives.
+        signature: What clients send and get: its own tensors, or those of its pipeline.
+        pipeline: What its plan puts between requests and it; None: nothing.
         batcher: Where requests are submitted.
         memory_bytes: Resident memory that it added.
     """
@@ -112,9 +135,16 @@ class LoadedVariant:
         self.memory_bytes = opened.memory_bytes
         self._model = opened.model
         self._max_rows = limits.max_rows
-        self.signature = Signature.of(opened.model.inputs, opened.model.outputs)
+        self.pipeline = pipeline = opened.pipeline
+        self.signature = (
+            pipeline.signature
+            if pipeline
+            else Signature.of(opened.model.inputs, opened.model.outputs)
+        )
         self._metrics = VariantMetrics(self.name, self.variant)
-        self.batcher = batcher = Batcher(opened.model, limits, self._metrics, opened.warm.run_ns)
+        self.batcher = batcher = Batcher(
+            opened.model, limits, self._metrics, opened.warm.run_ns, pipeline
+        )
         self._metrics.show(
             lambda: batcher.queued, lambda: batcher.queued_bytes, opened.memory_bytes
         )
@@ -133,7 +163,8 @@ class LoadedVariant:
             revision=self.release.revision,
             engine=self.release.compiled.engine,
             memory_bytes=self.memory_bytes,
-            max_batch_size=self._max_rows,
+            # A request of a pipeline is one picture: it has no batch axis that clients know of.
+            max_batch_size=0 if self.pipeline else self._max_rows,
             signature=_describe(self.signature),
         )
 

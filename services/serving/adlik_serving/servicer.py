@@ -20,6 +20,7 @@ from adlik_common.link import IncomingRequest
 from adlik_proto.adlik.link.v1 import link_pb2
 from google.protobuf.message import DecodeError
 from opentelemetry import trace
+from opentelemetry.context import Context
 
 from adlik_serving.batcher import Work
 from adlik_serving.loaded import LoadedVariant
@@ -86,14 +87,17 @@ class Servicer:
 class _Call:
     """One request from frame to frame."""
 
-    __slots__ = ("_codec", "_decoded_ns", "_incoming", "_request", "_started", "_variant", "head")
+    __slots__ = (
+        "_codec", "_decoded_ns", "_encoded_ns", "_incoming", "_request", "_started", "_variant",
+        "head",
+    )  # fmt: skip
 
     _codec: Codec
     _request: InferRequest
 
     def __init__(self, incoming: IncomingRequest) -> None:
         self._started = perf_counter_ns()
-        self._decoded_ns = 0
+        self._decoded_ns = self._encoded_ns = 0
         self._incoming = incoming
         self._variant: LoadedVariant | None = None
         self.head = link_pb2.InferRequestHead()
@@ -145,7 +149,8 @@ class _Call:
         started = perf_counter_ns()
         answer = self._codec.encode(self._request, variant.label, work.results)
         work.input_ns += self._decoded_ns
-        work.output_ns += perf_counter_ns() - started
+        self._encoded_ns = perf_counter_ns() - started
+        work.output_ns += self._encoded_ns
         head = link_pb2.InferResponseHead(
             json_length=answer.json_length,
             model=variant.name,
@@ -195,15 +200,26 @@ class _Call:
             telemetry.record_error(span, error)
         if work is not None:
             span.set_attribute(spans.BATCH_SIZE, work.batch_rows)
-            inside = trace.set_span_in_context(span)
-            queued = wall + work.arrived_ns
-            taken = queued + work.queue_ns
-            # The batch is joined after it was taken from the queue, in the last part of input_ns.
-            joined = taken + max(0, work.input_ns - self._decoded_ns)
-            for name, start, end in (
-                (spans.QUEUE, queued, taken),
-                (spans.BATCH, taken, joined),
-                (spans.EXECUTE, joined, joined + work.infer_ns),
-            ):
-                tracer.start_span(name, inside, start_time=start).end(end)
+            self._trace_parts(work, wall, trace.set_span_in_context(span))
         span.end(wall + perf_counter_ns())
+
+    def _trace_parts(self, work: Work, wall: int, inside: Context) -> None:
+        """Records what happened to a request between its reading and its answer."""
+        tracer, pipeline = telemetry.tracer(), self._variant.pipeline if self._variant else None
+        queued = wall + work.arrived_ns
+        taken = queued + work.queue_ns
+        # The batch is joined after it was taken from the queue, in the last part of input_ns.
+        joined = taken + max(0, work.input_ns - self._decoded_ns)
+        ran = joined + work.infer_ns
+        parts = [(spans.QUEUE, queued, taken), (spans.EXECUTE, joined, ran)]
+        attributes: dict[str, int] = {}
+        if pipeline is not None:
+            rows, columns = pipeline.picture_size(work)
+            attributes = {spans.PICTURE_ROWS: rows, spans.PICTURE_COLUMNS: columns}
+            parted = ran + max(0, work.output_ns - self._encoded_ns)
+            parts += [(spans.PREPROCESS, taken, joined), (spans.POSTPROCESS, ran, parted)]
+        else:
+            parts.append((spans.BATCH, taken, joined))
+        for name, start, end in parts:
+            given = attributes if name == spans.PREPROCESS else None
+            tracer.start_span(name, inside, attributes=given, start_time=start).end(end)

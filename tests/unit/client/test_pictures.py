@@ -9,12 +9,15 @@ from adlik.errors import AdlikError
 from adlik.pictures import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    LONGEST_SENT,
     load_labels,
     load_picture,
+    pixels,
     preprocess,
     probabilities,
+    takes_pixels,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -38,6 +41,31 @@ def test_any_picture_fits_any_input(width, height, shape):
     np.testing.assert_allclose(
         pixels, np.broadcast_to(normalized((200, 100, 50)), pixels.shape), atol=1e-5
     )
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_a_pipeline_is_sent_no_more_than_models_see(width, height):
+    sent, (across, down) = pixels(Image.new("RGB", (width, height), (9, 8, 7)))
+    rows, columns, channels = sent.shape
+    assert (sent.dtype, channels) == (np.uint8, 3)
+    longest = max(width, height)
+    assert max(rows, columns) <= LONGEST_SENT
+    assert max(rows, columns) == longest or max(rows, columns) >= LONGEST_SENT // 2
+    assert (columns * across, rows * down) == pytest.approx((width, height))
+    assert (sent == (9, 8, 7)).all()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "taken"),
+    [
+        ("UINT8", ["-1", "-1", "3"], True), ("UINT8", [-1, -1, 3], True),
+        ("UINT8", [-1, 224, 3], False), ("FP32", [-1, -1, 3], False),
+        ("UINT8", [-1, 3, 224, 224], False),
+    ],
+)  # fmt: skip
+def test_metadata_tells_whether_a_model_takes_pixels(datatype, shape, taken):
+    assert takes_pixels({"name": "x", "datatype": datatype, "shape": shape}) is taken
 
 
 def test_a_very_long_picture_costs_no_more_than_what_is_cut_out_of_it():

@@ -86,9 +86,35 @@ def test_a_batch_of_different_pictures():
         assert (row == prepare(image)).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.tuples(*[st.integers(1, 40)] * 2),
+    before=st.tuples(*[st.integers(0, 9)] * 2),
+    after=st.tuples(*[st.integers(0, 9)] * 2),
+    quantized=st.booleans(),
+)
+def test_a_cut_is_prepared_where_it_lies(sizes, before, after, quantized):
+    (rows, columns), (top, left) = sizes, before
+    whole = picture(top + rows + after[0], left + columns + after[1])
+    cut = whole[top : top + rows, left : left + columns]
+    prepare = ImageInput(13, 11, MEAN, STD, scale=0.0187 * quantized, zero=114)
+    np.testing.assert_array_equal(prepare(cut), prepare(np.ascontiguousarray(cut)))
+
+
+def test_a_row_of_padding_is_never_read_as_a_picture():
+    whole = np.full((5, 8, 3), 255, np.uint8)
+    whole[:, :4] = 0
+    assert not ImageInput(6, 6)(whole[:, :4]).any()
+
+
 @pytest.mark.parametrize(
     "image",
     [
+        np.zeros((4, 8, 3), np.uint8)[::-1],
+        np.broadcast_to(np.zeros((1, 8, 3), np.uint8), (4, 8, 3)),
+        np.zeros((4, 8, 4), np.uint8)[:, :, :3],
+        np.zeros((4, 8, 3), np.float32)[:, :4],
+        np.zeros((4, 8, 3), np.uint8)[:, :, ::-1],
         np.zeros((4, 4), np.uint8),
         np.zeros((4, 4, 4), np.uint8),
         np.zeros((4, 4, 3), np.float32),

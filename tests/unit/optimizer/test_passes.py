@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from adlik_common.errors import UnsupportedOperator
 from adlik_optimizer import pipeline
+from adlik_optimizer.passes.fold_constants import PASS as FOLD
 from adlik_optimizer.passes.registry import passes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,7 +130,146 @@ def test_a_pass_that_changes_the_result_is_undone_and_said():
     kept, reports = pipeline.run_passes(model, [Breaks()], {"x": x})
     assert kept == model
     assert not reports[0].modified
-    assert reports[0].summary.startswith("undone: an output differs")
+    assert reports[0].summary.startswith("undone: the output 'y' differs by")
+
+
+class Raises(Breaks):
+    """A pass that changes the graph and then meets what its author did not think of."""
+
+    name = "raises"
+
+    def run(self, model):
+        super().run(model)
+        raise LookupError("no such value\nand a long tale")
+
+
+class BreaksItsPromise(Breaks):
+    """A pass that leaves behind what it was to take away."""
+
+    name = "breaks-its-promise"
+
+    def ensures(self, model):
+        return "a Neg is left"
+
+
+def test_a_pass_that_fails_is_undone_and_said_and_the_next_ones_run():
+    model = graphs.residual_cnn()
+    x = np.ones((1, 3, 8, 8), np.float32)
+    cleaned, (raised, promised, *others) = pipeline.run_passes(
+        model, [Raises(), BreaksItsPromise(), *passes()], {"x": x}
+    )
+    assert raised.summary == "undone: it failed with LookupError: no such value"
+    assert promised.summary == "undone: a Neg is left"
+    assert not raised.modified
+    assert not promised.modified
+    assert {"fold-batch-norm", "fuse-gemm"} <= {r.name for r in others if r.modified}
+    assert "Neg" not in operators(cleaned)
+
+
+def test_the_limit_on_memory_ends_the_recipe_not_the_pass(monkeypatch):
+    def exhausted(self, model):
+        raise MemoryError
+
+    monkeypatch.setattr(Raises, "run", exhausted)
+    with pytest.raises(MemoryError):
+        pipeline.run_passes(graphs.residual_cnn(), [Raises()], {"x": np.ones((1, 3, 8, 8), "f4")})
+
+
+SIDE = 1 << 12
+
+
+@pytest.mark.parametrize(
+    ("operator", "start", "sizes"),
+    [
+        ("Expand", np.ones((), np.float32), [SIDE, SIDE]),
+        ("Expand", np.ones((SIDE, 1), np.float32), [1, SIDE]),
+        ("Tile", np.ones((1, 1), np.float32), [SIDE, SIDE]),
+    ],
+)
+def test_a_huge_constant_is_not_even_computed(operator, start, sizes):
+    nodes = [
+        helper.make_node(operator, ["start", "sizes"], ["huge"]),
+        helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    model = graphs.model(
+        nodes,
+        [("x", TensorProto.FLOAT, [4])],
+        [("y", TensorProto.FLOAT, [4])],
+        [
+            numpy_helper.from_array(start, "start"),
+            numpy_helper.from_array(np.array(sizes), "sizes"),
+        ],
+    )
+    working = ir.serde.deserialize_model(model)
+    tracemalloc.start()
+    FOLD.run(working)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < SIDE * SIDE  # a quarter of the float32 values
+    assert operators(ir.serde.serialize_model(working)) == [operator, "ReduceSum", "Add"]
+
+
+def test_small_constants_are_folded():
+    nodes = [
+        helper.make_node("Expand", ["one", "sizes"], ["ones"]),
+        helper.make_node("Add", ["x", "ones"], ["y"]),
+    ]
+    model = graphs.model(
+        nodes,
+        [("x", TensorProto.FLOAT, [4])],
+        [("y", TensorProto.FLOAT, [4])],
+        [
+            numpy_helper.from_array(np.float32(1), "one"),
+            numpy_helper.from_array(np.array([4]), "sizes"),
+        ],
+    )
+    cleaned, _ = optimized(model, (4,))
+    assert operators(cleaned) == ["Add"]
+
+
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "difference"),
+    [
+        ([NAN, INF, -INF, 1], [NAN, INF, -INF, 1.5], 0.5),
+        ([NAN, 1], [0, 1], INF),
+        ([0, 1], [NAN, 1], INF),
+        ([INF], [-INF], INF),
+        ([1], [INF], INF),
+        ([], [], 0),
+    ],
+)
+def test_odd_numbers_agree_with_their_like_alone(one, other, difference):
+    assert pipeline._difference(np.array(one, "f4"), np.array(other, "f4")) == difference
+
+
+class Shifts(Breaks):
+    """A pass that adds one to the output `small`, which is far smaller than the other one."""
+
+    def run(self, model):
+        node = next(n for n in model.graph if n.op_type == "Identity")
+        node.op_type = "Exp"
+        return "Identity to Exp"
+
+
+@pytest.mark.parametrize("large", [1e12, INF, NAN])
+def test_a_large_or_odd_output_hides_no_other_that_is_wrong(large):
+    nodes = [
+        helper.make_node("Mul", ["x", "large"], ["huge"]),
+        helper.make_node("Identity", ["x"], ["small"]),
+    ]
+    model = graphs.model(
+        nodes,
+        [("x", TensorProto.FLOAT, [2])],
+        [("huge", TensorProto.FLOAT, [2]), ("small", TensorProto.FLOAT, [2])],
+        [numpy_helper.from_array(np.float32(large), "large")],
+    )
+    kept, (report,) = pipeline.run_passes(model, [Shifts()], {"x": np.ones(2, "f4")})
+    assert kept == model
+    assert report.summary.startswith("undone: the output 'small' differs by 1.72")
 
 
 def test_an_operator_nobody_knows_is_named():

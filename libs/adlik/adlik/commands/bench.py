@@ -23,7 +23,7 @@ from adlik import oip, render
 from adlik.client import Client
 from adlik.commands.options import Json, Name, Url, print_json, said
 from adlik.errors import AdlikError
-from adlik.records import ModelVersion, TensorSpec, Variant
+from adlik.records import ModelVersion, Plan, TensorSpec, Variant
 
 SLICE_SECONDS = 0.5
 SEED = 20
@@ -60,6 +60,7 @@ def bench(
     with Client(url) as client, tempfile.TemporaryDirectory() as directory:
         record = client.version(name)
         inputs = random_inputs(record.pushed.signature.inputs)
+        asked = _with_picture(record.pushed.plan, inputs)
         ways: dict[str, Callable[[], Any]] = {}
         notes: dict[str, str] = {}
         for variant in record.variants:
@@ -72,7 +73,7 @@ def bench(
         rows = [
             row
             for number in clients
-            for row in _measure(client, name, inputs, ways, number, seconds)
+            for row in _measure(client, name, asked, ways, number, seconds)
         ]
         rows += [Row(label, 0, 0, 0, 0, 0, 0, note) for label, note in notes.items()]
     if json_output:
@@ -110,6 +111,16 @@ def random_inputs(specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
         else:
             inputs[spec.name] = rng.integers(0, 2, shape).astype(dtype)
     return inputs
+
+
+def _with_picture(plan: Plan, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what the gateway is asked: a picture where the plan has a pipeline."""
+    if plan.pipeline is None:
+        return inputs
+    name = plan.pipeline.image.input or next(iter(inputs))
+    rows, columns = inputs[name].shape[2:]
+    picture = np.random.default_rng(SEED).integers(0, 256, (rows, columns, 3), np.uint8)
+    return {**inputs, name: picture}
 
 
 def load_variant(

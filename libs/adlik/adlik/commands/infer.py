@@ -16,6 +16,12 @@ from adlik.commands.options import Json, Name, Url, print_json, said
 from adlik.errors import AdlikError
 
 TOP = 5
+# Outputs of models whose plan has a pipeline (docs/plans.md).
+CLASSES = {"scores", "labels"}
+BOXES = {"boxes", "scores", "classes"}
+WHOLE = (1.0, 1.0)
+
+Class = tuple[int, str, float]
 
 
 @said
@@ -32,32 +38,55 @@ def infer(
     url: Url = None,
     json_output: Json = False,
 ) -> None:
-    """Runs a model and prints the classes with their probabilities, or the outputs."""
+    """Runs a model and prints the classes with their probabilities, the boxes, or the outputs."""
     names = pictures.load_labels(labels) if labels else []
     with Client(url) as client:
         metadata = client.metadata(name)
-        inputs = _inputs(file, metadata["inputs"], mean, std)
+        inputs, scale = _inputs(file, metadata["inputs"], mean, std)
         outputs = client.infer(name, inputs, version=version)
+    if any(pictures.takes_pixels(tensor) for tensor in metadata["inputs"]):
+        if outputs.keys() == BOXES:
+            outputs["boxes"] = outputs["boxes"] * np.tile(scale, 2)
+        _print_answer(outputs, names, top, json_output=json_output)
+        return
     scores = _scores(outputs)
     if scores is None or (file.suffix in (".npz", ".json") and not names):
         _print_outputs(outputs, json_output=json_output)
         return
     rows = [_classes(row, names, top) for row in pictures.probabilities(scores)]
-    if json_output:
-        print_json([[{"class": c, "label": n, "probability": p} for c, n, p in r] for r in rows])
-        return
-    for row in rows:
-        made = render.table("probability", "class", "label", right=["probability", "class"])
-        for index, label, probability in row:
-            made.add_row(f"{probability:.4f}", str(index), label)
-        render.console().print(made)
+    _print_classes(rows, json_output=json_output)
 
 
-def _inputs(file: Path, wanted: list[dict[str, Any]], mean: str, std: str) -> dict[str, np.ndarray]:
+def _print_answer(
+    outputs: dict[str, np.ndarray], names: list[str], top: int, *, json_output: bool
+) -> None:
+    """Prints what a pipeline answered with."""
+    if outputs.keys() == CLASSES:
+        _print_classes([_best(outputs, names, top)], json_output=json_output)
+    elif outputs.keys() == BOXES:
+        _print_boxes(_found(outputs, names), json_output=json_output)
+    else:
+        _print_outputs(outputs, json_output=json_output)
+
+
+def _inputs(
+    file: Path, wanted: list[dict[str, Any]], mean: str, std: str
+) -> tuple[dict[str, np.ndarray], tuple[float, float]]:
+    """Returns what is sent, and the file's columns and rows for one of a picture that is sent."""
     if file.suffix == ".npz":
-        return _npz(file)
+        return _npz(file), WHOLE
     if file.suffix == ".json":
-        return _json(file, wanted)
+        return _json(file, wanted), WHOLE
+    picture = pictures.load_picture(file)
+    if len(wanted) == 1 and pictures.takes_pixels(wanted[0]):
+        if mean or std:
+            raise AdlikError(
+                "INVALID_REQUEST",
+                "The model takes the picture as it is: its plan says the mean and std.",
+                "Leave --mean and --std out.",
+            )
+        sent, scale = pictures.pixels(picture)
+        return {wanted[0]["name"]: sent}, scale
     if len(wanted) != 1:
         raise AdlikError(
             "INVALID_TENSOR",
@@ -70,8 +99,7 @@ def _inputs(file: Path, wanted: list[dict[str, Any]], mean: str, std: str) -> di
         for key, text in (("mean", mean), ("std", std))
         if text
     }
-    picture = pictures.load_picture(file)
-    return {wanted[0]["name"]: pictures.preprocess(picture, shape, **options)}
+    return {wanted[0]["name"]: pictures.preprocess(picture, shape, **options)}, WHOLE
 
 
 def _npz(file: Path) -> dict[str, np.ndarray]:
@@ -102,9 +130,53 @@ def _scores(outputs: dict[str, np.ndarray]) -> np.ndarray | None:
     return None
 
 
-def _classes(row: np.ndarray, names: list[str], top: int) -> list[tuple[int, str, float]]:
+def _classes(row: np.ndarray, names: list[str], top: int) -> list[Class]:
     best = np.argsort(row)[::-1][:top]
-    return [(int(i), names[i] if i < len(names) else "", float(row[i])) for i in best]
+    return [(int(i), _named(int(i), names), float(row[i])) for i in best]
+
+
+def _best(outputs: dict[str, np.ndarray], names: list[str], top: int) -> list[Class]:
+    """Returns the classes that a pipeline answered with."""
+    pairs = zip(outputs["labels"].tolist(), outputs["scores"].tolist(), strict=True)
+    return [(label, _named(label, names), score) for label, score in list(pairs)[:top]]
+
+
+def _found(outputs: dict[str, np.ndarray], names: list[str]) -> list[dict[str, Any]]:
+    """Returns the boxes that a pipeline answered with, in pixels of the picture."""
+    arrays = (outputs[name].tolist() for name in ("classes", "scores", "boxes"))
+    return [
+        {"class": kind, "label": _named(kind, names), "score": score, "box": box}
+        for kind, score, box in zip(*arrays, strict=True)
+    ]
+
+
+def _named(index: int, names: list[str]) -> str:
+    return names[index] if index < len(names) else ""
+
+
+def _print_classes(rows: list[list[Class]], *, json_output: bool) -> None:
+    if json_output:
+        print_json([[{"class": c, "label": n, "probability": p} for c, n, p in r] for r in rows])
+        return
+    for row in rows:
+        made = render.table("probability", "class", "label", right=["probability", "class"])
+        for index, label, probability in row:
+            made.add_row(f"{probability:.4f}", str(index), label)
+        render.console().print(made)
+
+
+def _print_boxes(boxes: list[dict[str, Any]], *, json_output: bool) -> None:
+    if json_output:
+        print_json(boxes)
+        return
+    numbers = ["score", "class", "left", "top", "right", "bottom"]
+    made = render.table(*numbers, "label", right=numbers)
+    for found in boxes:
+        sides = (f"{side:.0f}" for side in found["box"])
+        made.add_row(f"{found['score']:.4f}", str(found["class"]), *sides, found["label"])
+    render.console().print(made)
+    if not boxes:
+        render.console().print("nothing found")
 
 
 def _print_outputs(outputs: dict[str, np.ndarray], *, json_output: bool) -> None:

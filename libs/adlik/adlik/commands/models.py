@@ -10,7 +10,7 @@ from adlik import render
 from adlik.client import Client
 from adlik.commands.options import Json, Name, Url, print_json, said
 from adlik.errors import AdlikError
-from adlik.records import Release
+from adlik.records import Pipeline, Release
 
 
 @said
@@ -46,10 +46,18 @@ def show(
     for kind, tensors in (("takes", pushed.signature.inputs), ("gives", pushed.signature.outputs)):
         for tensor in tensors:
             console.print(f"{kind} {tensor.name}: {tensor.datatype} {list(tensor.shape)}")
+    if pushed.plan.pipeline is not None:
+        console.print(f"clients send a picture and get {_answer(pushed.plan.pipeline)}")
     console.print(render.variants_table(record))
     absent = render.not_run_table(replicas)
     if absent.row_count:
         console.print(absent)
+
+
+def _answer(pipeline: Pipeline) -> str:
+    if pipeline.classes is not None:
+        return "its best classes"
+    return "boxes" if pipeline.detect is not None else "the model's outputs"
 
 
 @said

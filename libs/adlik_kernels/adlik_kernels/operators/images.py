@@ -16,7 +16,7 @@ from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.operands import address, aligned_empty, check, check_output
 
-_pack_words = struct.Struct("18q").pack
+_pack_words = struct.Struct("19q").pack
 WORTH_SHARING = 20_000
 """Pixels of a result above which a call is shared among threads."""
 
@@ -106,7 +106,7 @@ class ImageInput:
         """Prepares one picture.
 
         Args:
-            image: uint8 [rows, columns, 3], contiguous.
+            image: uint8 [rows, columns, 3], contiguous, or cut out of such a picture.
             out: Where to write, [3, height, width]; it must not share memory with the picture.
 
         Returns:
@@ -115,7 +115,7 @@ class ImageInput:
         Raises:
             InvalidOperand: An array does not fit; nothing was written.
         """
-        image = check("image", image, np.uint8, (None, None, 3))
+        image = _check_picture(image)
         shape = (3, self.height, self.width)
         if out is None:
             out = np.empty(shape, self.dtype)
@@ -134,10 +134,20 @@ class ImageInput:
             *(address(self._affine), address(out), address(scratch)),
             *(self.height, self.width),
             *(placed.top, placed.left, placed.height, placed.width),
-            *(int(self.swap), self.fill),
+            *(int(self.swap), self.fill, image.strides[0]),
         )
         shared(threads).run(_kernel(quantized=bool(self.scale)), words, chunks)
         return out
+
+
+def _check_picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns a picture whose rows are contiguous each; they may lie apart, as in a cut."""
+    if isinstance(image, np.ndarray) and image.ndim == 3 and image.size:
+        pitch, *within = image.strides
+        if within == [3, 1] and pitch >= image.shape[1] * 3:
+            check("image", image[:1], np.uint8, (1, None, 3))
+            return image
+    return check("image", image, np.uint8, (None, None, 3))
 
 
 @dataclass(frozen=True, slots=True)

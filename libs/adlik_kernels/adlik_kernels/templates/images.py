@@ -17,6 +17,8 @@ IMAGE, ROWS, COLUMNS, ROW_PLACES, ROW_WEIGHTS, COLUMN_PLACES, COLUMN_WEIGHTS = r
 AFFINE, OUT, SCRATCH, HEIGHT, WIDTH, TOP, LEFT, PLACED_HEIGHT, PLACED_WIDTH, SWAP, FILL = range(
     7, 18
 )
+PITCH = 18
+"""Bytes from one row of the picture to the next."""
 
 
 def prepare_floats(chunk: int, chunks: int, words: Any) -> None:
@@ -54,7 +56,7 @@ def blend_row(chunk: int, row: int, words: Any) -> Any:
     inner = row - words[TOP]
     if inner < 0 or inner >= words[PLACED_HEIGHT]:
         return blended
-    image = array_at(words, IMAGE, (words[ROWS], samples), np.uint8)
+    image = array_at(words, IMAGE, (words[ROWS], words[PITCH]), np.uint8)
     place = array_at(words, ROW_PLACES, words[PLACED_HEIGHT], np.int64)[inner]
     weight = array_at(words, ROW_WEIGHTS, words[PLACED_HEIGHT], np.float32)[inner]
     upper, lower = image[place], image[min(place + 1, words[ROWS] - 1)]

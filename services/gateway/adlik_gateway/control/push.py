@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from adlik_common import names, spans, telemetry
 from adlik_common.bundle import safe_name
 from adlik_common.errors import InvalidRequest, MissingExternalData
+from adlik_common.pipelines import resolve
 from adlik_common.service import Context
 from adlik_common.tensors import TensorSpec
 from adlik_proto.adlik.control.v1 import control_pb2
@@ -61,7 +62,7 @@ class Pusher:
                 span.set_attribute(spans.MODEL, header.name)
                 check_plan(header.plan, self._view.replicas.values())
                 source = await self._store(parts)
-                signature = await self._check(source)
+                signature = await self._check(source, header.plan)
                 response = await self._announce(header, source, signature)
                 span.set_attribute(spans.VERSION, response.pushed.version)
             except Exception as error:
@@ -96,8 +97,10 @@ class Pusher:
             raise InvalidRequest("The push holds no model file.", cure="Send a part 'model'.")
         return source
 
-    async def _check(self, source: model_pb2.ModelSource) -> model_pb2.Signature:
-        """Returns the model's signature; raises where a file is not what it must be."""
+    async def _check(
+        self, source: model_pb2.ModelSource, plan: model_pb2.Plan
+    ) -> model_pb2.Signature:
+        """Returns the model's signature; raises where a file or the plan is not what it must be."""
         path = await self._context.artifacts.fetch(source.artifact)
         with path.open("rb") as file:
             source.format = sniff(file.read(HEAD_BYTES))
@@ -110,6 +113,8 @@ class Pusher:
                 cure="Push those files too; `adlik push` finds them beside the model.",
                 files=",".join(missing),
             )
+        if plan.HasField("pipeline"):
+            resolve(plan.pipeline, found.inputs, found.outputs)
         if source.HasField("samples"):
             samples = await self._context.artifacts.fetch(source.samples)
             await asyncio.to_thread(

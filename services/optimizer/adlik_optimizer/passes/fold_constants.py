@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnxscript import optimizer
 
 from adlik_optimizer.passes.graph_pass import count_operators, summarize
 
-MAX_INPUT_BYTES = 64 * 1024 * 1024
-MAX_OUTPUT_BYTES = 1024 * 1024
+MAX_INPUT_ELEMENTS = 64 * 1024 * 1024
+MAX_OUTPUT_ELEMENTS = 1024 * 1024
+GROWING = frozenset({"Expand", "Tile"})
+"""Operators whose result may be of any size however small their inputs are."""
 
 
 class FoldConstants:
@@ -30,8 +34,9 @@ class FoldConstants:
         result = optimizer.fold_constants(
             model,
             onnx_shape_inference=True,
-            input_size_limit=MAX_INPUT_BYTES,
-            output_size_limit=MAX_OUTPUT_BYTES,
+            input_size_limit=MAX_INPUT_ELEMENTS,
+            output_size_limit=MAX_OUTPUT_ELEMENTS,
+            should_fold=_may_fold,
         )
         after = count_operators(model)
         return summarize(before, after) if result.modified and before != after else ""
@@ -39,6 +44,22 @@ class FoldConstants:
     def ensures(self, model: ir.Model) -> str:  # noqa: ARG002 - the protocol's
         """Nothing beyond the numeric check."""
         return ""
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """Returns False for a value that is not to be computed at all, None: by the library's rules.
+
+    The library computes a value before it finds it too large to keep: an Expand of a few bytes may
+    be terabytes.
+    """
+    taken = sum(v.const_value.size for v in node.inputs if v and v.const_value is not None)
+    for output in node.outputs:
+        if output.shape is not None and output.shape.is_static():
+            if math.prod(output.shape.numpy()) > max(MAX_OUTPUT_ELEMENTS, taken):
+                return False
+        elif node.op_type in GROWING:
+            return False
+    return None
 
 
 PASS = FoldConstants()
