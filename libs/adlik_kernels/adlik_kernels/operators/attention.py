@@ -97,7 +97,7 @@ def _checked_mask(
     mask: NDArray[np.float32], sizes: tuple[int, int, int, int]
 ) -> tuple[NDArray[np.float32], str, tuple[int, int, int]]:
     """The mask, its kind, and the bytes between batches, heads and queries."""
-    batch, heads, tokens, keys = sizes
+    batch, _, tokens, keys = sizes
     axes = {2: (batch, keys), 3: (batch, tokens, keys)}
     mask = check_rows("mask", mask, np.float32, axes.get(getattr(mask, "ndim", 2), sizes))
     if mask.ndim == 2:
