@@ -30,7 +30,7 @@ def reference(q, k, v, heads, mask=None, scale=None):
         scores = apart(q) @ apart(k).transpose(0, 1, 3, 2)
         scores *= 1 / math.sqrt(depth) if scale is None else scale
         if mask is not None:
-            scores += mask[:, None, None] if mask.ndim == 2 else mask[:, None]
+            scores += mask.reshape(batch, -1, 1 if mask.ndim == 2 else tokens, mask.shape[-1])
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         result = weights @ apart(v)
@@ -91,6 +91,15 @@ def test_thirds_of_one_product_need_no_copy():
     close(attention(q[:, ::-1], k, v, 2), want[:, ::-1])
     same = np.broadcast_to(k[:1], k.shape)
     close(attention(q, same, v, 2), reference(q, same, v, 2))
+
+
+def test_each_head_may_have_a_mask_of_its_own():
+    rng = np.random.default_rng(10)
+    q, k, v = (draw(rng, 2, rows, 3 * 7) for rows in (19, 23, 23))
+    mask = draw(rng, 2, 3, 19, 23)
+    close(attention(q, k, v, 3, mask), reference(q, k, v, 3, mask))
+    same = np.broadcast_to(mask[:1, :1], mask.shape)
+    close(attention(q, k, v, 3, same), reference(q, k, v, 3, same))
 
 
 def test_threads_change_nothing():

@@ -48,8 +48,8 @@ def attention(
         k: float32 [batch, keys, heads * depth].
         v: float32 [batch, keys, heads * depth].
         heads: Heads that the last axis is cut into.
-        mask: What is added to scores: float32 [batch, keys], for all queries, or
-            [batch, tokens, keys]; 0 and -inf to keep and to hide.
+        mask: What is added to scores: float32 [batch, keys], [batch, tokens, keys] or
+            [batch, heads, tokens, keys], the last axis contiguous; 0 and -inf to keep and to hide.
         scale: What scores are multiplied by; 1 / sqrt(depth) if not given.
         out: Where to write, float32 [batch, tokens, heads * depth], contiguous; it must not share
             memory with an input.
@@ -66,11 +66,9 @@ def attention(
     scale = 1.0 / math.sqrt(depth) if scale is None else float(scale)
     if not math.isfinite(scale):
         raise InvalidOperand(f"scale is {scale}.", cure="Give a number, or none for the usual one.")
-    kind = ""
+    kind, strides = "", (0, 0, 0)
     if mask is not None:
-        kind = "scores" if getattr(mask, "ndim", 2) == 3 else "keys"
-        shape = (batch, tokens, keys) if kind == "scores" else (batch, keys)
-        mask = check_rows("mask", mask, np.float32, shape)
+        mask, kind, strides = _checked_mask(mask, (batch, heads, tokens, keys))
     inputs = (("q", q), ("k", k), ("v", v), ("mask", mask))
     out = output_of(out, np.float32, (batch, tokens, columns), inputs)
     code = attention_kernel(Attention(depth, kind), configuration.target()).address
@@ -79,9 +77,9 @@ def attention(
         *(0 if mask is None else address(mask), scale),
         *(batch, heads, tokens, keys),
         *(array.strides[1] for array in (q, k, v, out)),
-        mask.strides[1] if mask is not None and kind == "scores" else 0,
+        strides[2],
         *(array.strides[0] for array in (q, k, v, out)),
-        *(0 if mask is None else mask.strides[0], 0),
+        *strides[:2],
     )
     pool = shared(configuration.threads())
     share = 4 * batch * tokens * keys * columns >= WORTH_SHARING
@@ -93,6 +91,19 @@ def attention(
 def attention_kernel(workload: Attention, target: Target) -> Loaded:
     """Returns an attention kernel, compiling it if no cache has it."""
     return load("attention", workload, lambda: attention_module(workload, target), target)
+
+
+def _checked_mask(
+    mask: NDArray[np.float32], sizes: tuple[int, int, int, int]
+) -> tuple[NDArray[np.float32], str, tuple[int, int, int]]:
+    """The mask, its kind, and the bytes between batches, heads and queries."""
+    batch, _, tokens, keys = sizes
+    axes = {2: (batch, keys), 3: (batch, tokens, keys)}
+    mask = check_rows("mask", mask, np.float32, axes.get(getattr(mask, "ndim", 2), sizes))
+    if mask.ndim == 2:
+        return mask, "keys", (mask.strides[0], 0, 0)
+    first, *middle, row, _ = mask.strides
+    return mask, "scores", (first, middle[0] if middle else 0, row)
 
 
 def _depth(columns: int, heads: int) -> int:
