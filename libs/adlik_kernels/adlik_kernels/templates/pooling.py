@@ -163,8 +163,9 @@ class _Numbers:
         total = total if self.element == I32 else b.zext(total, wide)
         zeros = b.mul(b.trunc(count, I32), self.zero)
         counted = b.sitofp(b.sub(total, splat(e, zeros, width)), vector(F32, width))
-        scale = splat(e, b.fdiv(self.ratio, places), width)
-        return to_levels(e, b.fmul(counted, scale), self.span)
+        # Divided last, so that means that lie between two levels are found to do so.
+        steps = b.fmul(counted, splat(e, self.ratio, width))
+        return to_levels(e, b.fdiv(steps, splat(e, places, width)), self.span)
 
 
 class _Writer:
