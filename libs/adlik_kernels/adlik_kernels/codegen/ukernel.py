@@ -235,13 +235,30 @@ class _TileWriter:
 
     def _put(self, value: Value, row: int, column: int) -> None:
         e, mask = self.e, self._mask(column)
-        size, suffix = (1, "i8") if self.workload.output == "uint8" else (4, "f32")
+        size = 1 if self.workload.output == "uint8" else 4
         pointer = self._place("out", row, column, size)
         if mask is None:
             e.store(value, pointer, align=size)
             return
-        name = f"llvm.masked.store.v{self.lanes}{suffix}.p0"
+        if size == 1:
+            self._put_bytes(value, pointer, mask)
+            return
+        name = f"llvm.masked.store.v{self.lanes}f32.p0"
         e.intrinsic(name, VOID, [value, pointer, ir.Constant(I32, size), mask])
+
+    def _put_bytes(self, value: Value, pointer: Value, mask: Any) -> None:
+        """Writes the valid bytes in powers of two.
+
+        LLVM would make one `vpmovdb` of a masked store behind a truncation, and that instruction
+        faults where the bytes that are masked out may not be touched.
+        """
+        start, valid = 0, sum(lane.constant for lane in mask.constant)
+        while start < valid:
+            width = 1 << ((valid - start).bit_length() - 1)
+            lanes = ir.Constant(vector(I32, width), list(range(start, start + width)))
+            part = self.e.builder.shuffle_vector(value, value, lanes)
+            self.e.store(part, self.e.at(pointer, start))
+            start += width
 
     def _place(self, name: str, row: int, column: int, size: int) -> Value:
         offset = row * self.tile.out_row + size * self.lanes * column
