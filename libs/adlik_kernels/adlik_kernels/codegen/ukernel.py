@@ -285,13 +285,29 @@ class _TileWriter:
 
     def _put(self, value: Value, row: int, column: int) -> None:
         e, mask, size = self.e, self._mask(column), self._size
-        suffix = "i8" if size == 1 else "f32"
         pointer = self._place("out", row, column, size)
         if mask is None:
             e.store(value, pointer, align=size)
             return
-        name = f"llvm.masked.store.v{self.lanes}{suffix}.p0"
+        if size == 1:
+            self._put_bytes(value, pointer, mask)
+            return
+        name = f"llvm.masked.store.v{self.lanes}f32.p0"
         e.intrinsic(name, VOID, [value, pointer, ir.Constant(I32, size), mask])
+
+    def _put_bytes(self, value: Value, pointer: Value, mask: Any) -> None:
+        """Writes the valid bytes in powers of two.
+
+        LLVM would make one `vpmovdb` of a masked store behind a truncation, and that instruction
+        faults where the bytes that are masked out may not be touched.
+        """
+        start, valid = 0, sum(lane.constant for lane in mask.constant)
+        while start < valid:
+            width = 1 << ((valid - start).bit_length() - 1)
+            lanes = ir.Constant(vector(I32, width), list(range(start, start + width)))
+            part = self.e.builder.shuffle_vector(value, value, lanes)
+            self.e.store(part, self.e.at(pointer, start))
+            start += width
 
     def _place(self, name: str, row: int, column: int, size: int) -> Value:
         """Where a vector of columns of a row begins: numbers of any size lie as the result's do."""

@@ -14,7 +14,7 @@ from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operators.calls import run
 from adlik_kernels.operators.operands import address, check, check_output, name_of
 from adlik_kernels.operators.quantized import check_scales
-from adlik_kernels.templates.grids import LINE, Grid, widest
+from adlik_kernels.templates.grids import Grid, widest
 from adlik_kernels.templates.layouts import PIECE, Blocked, Layout, Transpose
 from adlik_kernels.workload import BLOCK
 
@@ -177,7 +177,7 @@ def transpose(
     written = [0] * (2 - len(outer)) + [
         made.strides[order.index(axis)] for axis in (*outer, len(shape) - 1)
     ]
-    tile = widest(pixels, configuration.target().lanes), widest(channels, LINE // 4)
+    tile = widest(pixels, configuration.target().lanes), widest(channels, PIECE)
     words = (address(x), address(out), *sizes, pixels, channels, *read, *written)
     run(Transpose(tile), words, x.size)
     return out

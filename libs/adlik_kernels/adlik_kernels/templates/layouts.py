@@ -15,7 +15,6 @@ from llvmlite import ir
 from adlik_kernels.codegen.emit import F32, I8, I32, Emitter, Value, kernel_function, vector
 from adlik_kernels.templates.grids import (
     IN,
-    LINE,
     OUT,
     SCALES,
     ZEROS,
@@ -33,11 +32,11 @@ from adlik_kernels.templates.tiles import (
     turn_to_beside,
 )
 
-SPAN = 256
+SPAN = 1024
 """Bytes of a channel's run of pixels that are turned before the next channels come."""
 
 PIECE = 16
-"""Channels of a block in blocked layouts."""
+"""Channels of a tile, and of a block in blocked layouts."""
 
 AXES = (IN, OUT, *range(2, 12))
 """Places of a transposition's arguments: addresses, sizes of both outer axes, of the axis that is
@@ -160,7 +159,7 @@ def write_layout(e: Emitter, work: Layout, lanes: int) -> None:
             pixels=span,
             channels=grid.channels,
         )
-        tile = (widest(span, sides.most), widest(grid.channels, LINE // sides.last_size))
+        tile = (widest(span, sides.most), widest(grid.channels, PIECE))
         if grid.channels <= INTERLEAVED:
             sides.write_interleaved(run, tile[0], grid.channels, to_last=work.to_last)
         else:

@@ -31,7 +31,7 @@ from adlik_kernels.templates.levels import span_of, to_levels
 UNROLLED = 64
 """Places of a window up to which it is written out."""
 
-_LOADS = 128
+_LOADS = 48
 """Vectors that a tile reads at most, so that code stays small."""
 
 _TRUE = ir.Constant(I1, 1)
@@ -163,8 +163,9 @@ class _Numbers:
         total = total if self.element == I32 else b.zext(total, wide)
         zeros = b.mul(b.trunc(count, I32), self.zero)
         counted = b.sitofp(b.sub(total, splat(e, zeros, width)), vector(F32, width))
-        scale = splat(e, b.fdiv(self.ratio, places), width)
-        return to_levels(e, b.fmul(counted, scale), self.span)
+        # Divided last, so that means that lie between two levels are found to do so.
+        steps = b.fmul(counted, splat(e, self.ratio, width))
+        return to_levels(e, b.fdiv(steps, splat(e, places, width)), self.span)
 
 
 class _Writer:
@@ -246,10 +247,12 @@ class _Writer:
 
         def channels(channel: Value) -> None:
             offset = e.mul(channel, self.size)
+            here = [e.at(line, offset) for line in rows[0]]
             joined = {
-                number: self._joined_rows(rows, e.add(place, offset), inside[number], width)
+                number: self._joined_rows((here, rows[1]), place, inside[number], width)
                 for number, place in places.items()
             }
+            there = e.at(to, offset)
             for pixel in range(pixels):
                 start = pixel * pool.stride[1]
                 total = joined[start]
@@ -257,33 +260,39 @@ class _Writer:
                     total = self.numbers.join(total, joined[start + across])
                 value = self.numbers.finish(total, counts[pixel])
                 right = pixel * pool.result.channels * self.size
-                e.store(value, e.at(to, e.add(offset, right)), self.size)
+                e.store(value, e.at(there, right), self.size)
 
         cover(e, pool.result.channels, width, channels)
 
     def _columns(
         self, column: Value, pixels: int, *, edge: bool
-    ) -> tuple[dict[int, Value], list[Value]]:
-        """Bytes before each source column that the tile needs, and whether columns are inside."""
-        e, pool = self.e, self.pool
+    ) -> tuple[dict[int, tuple[Value, int]], list[Value]]:
+        """Bytes before each source column that the tile needs, and whether columns are inside.
+
+        Bytes are a value and a constant: what neighbours have in common is added once.
+        """
+        e, pool, pixel = self.e, self.pool, self.pool.source.channels * self.size
         start = e.sub(e.mul(column, pool.stride[1]), pool.padding[1])
+        common = e.mul(start, pixel)
         length = (pixels - 1) * pool.stride[1] + pool.window[1]
         places, inside = {}, []
         for number in range(length):
-            at, within = e.add(start, number), _TRUE
-            if edge:
-                at, within = self._kept(at, 1)
+            at, within = self._kept(e.add(start, number), 1) if edge else (None, _TRUE)
             inside.append(within)
             if number % pool.stride[1] < pool.window[1]:
-                places[number] = e.mul(at, pool.source.channels * self.size)
+                places[number] = (e.mul(at, pixel), 0) if edge else (common, number * pixel)
         return places, inside
 
     def _joined_rows(
-        self, rows: tuple[list[Value], list[Value]], offset: Value, column: Value, width: int
+        self,
+        rows: tuple[list[Value], list[Value]],
+        place: tuple[Value, int],
+        column: Value,
+        width: int,
     ) -> Value:
         e, total = self.e, None
         for line, within in zip(*rows, strict=True):
-            seen = self.numbers.load(e.at(line, offset), width)
+            seen = self.numbers.load(e.at(e.at(line, place[0]), place[1]), width)
             if self.numbers.mean:
                 there = e.builder.and_(within, column)
                 seen = e.builder.select(there, seen, self.numbers.start(width))
