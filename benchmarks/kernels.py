@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
-from benchmarks.kernel_cases.depthwise import depthwise_cases
+from benchmarks.kernel_cases.depthwise import depthwise_cases, depthwise_int8_cases
 from benchmarks.kernel_cases.models import model_cases
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.timing import Case, measure
@@ -38,6 +38,7 @@ GROUPS = {
     "conv-int8": conv_int8_cases,
     "winograd": winograd_cases,
     "depthwise": depthwise_cases,
+    "depthwise-int8": depthwise_int8_cases,
     "images": image_cases,
     "boxes": box_cases,
 }

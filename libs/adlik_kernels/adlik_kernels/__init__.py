@@ -27,7 +27,12 @@ from adlik_kernels.operators.dense import (
     prepare_dense,
     prepare_dense_int8,
 )
-from adlik_kernels.operators.depthwise import PreparedDepthwise, prepare_depthwise
+from adlik_kernels.operators.depthwise import (
+    PreparedDepthwise,
+    PreparedDepthwiseInt8,
+    prepare_depthwise,
+    prepare_depthwise_int8,
+)
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
 from adlik_kernels.operators.ranking import softmax_top_k
@@ -51,6 +56,7 @@ __all__ = [
     "PreparedConv2d",
     "PreparedDense",
     "PreparedDepthwise",
+    "PreparedDepthwiseInt8",
     "PreparedWinograd",
     "Quantization",
     "UnsupportedGraph",
@@ -66,6 +72,7 @@ __all__ = [
     "prepare_dense",
     "prepare_dense_int8",
     "prepare_depthwise",
+    "prepare_depthwise_int8",
     "prepare_winograd",
     "scatter",
     "softmax_top_k",

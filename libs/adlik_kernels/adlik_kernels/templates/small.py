@@ -50,12 +50,12 @@ class Grid:
         """Numbers of one picture, with its border."""
         return (self.height + 2 * self.border) * (self.width + 2 * self.border) * self.channels
 
-    def place(self, e: Emitter, picture: Value, row: Value, column: Value) -> Value:
-        """Bytes before a pixel."""
+    def place(self, e: Emitter, picture: Value, row: Value, column: Value, item: int = 4) -> Value:
+        """Bytes before a pixel, whose numbers have so many bytes each."""
         width = self.width + 2 * self.border
         line = e.add(e.mul(picture, self.height + 2 * self.border), e.add(row, self.border))
         pixel = e.add(e.mul(line, width), e.add(column, self.border))
-        return e.mul(pixel, 4 * self.channels)
+        return e.mul(pixel, item * self.channels)
 
 
 @dataclass(frozen=True, slots=True)
