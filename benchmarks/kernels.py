@@ -27,6 +27,7 @@ from benchmarks.kernel_cases.depthwise import depthwise_cases, depthwise_int8_ca
 from benchmarks.kernel_cases.models import model_cases
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.timing import Case, measure
+from benchmarks.kernel_cases.transposed import transposed_cases
 from benchmarks.kernel_cases.winograd import winograd_cases
 
 GROUPS = {
@@ -39,6 +40,7 @@ GROUPS = {
     "winograd": winograd_cases,
     "depthwise": depthwise_cases,
     "depthwise-int8": depthwise_int8_cases,
+    "transposed": transposed_cases,
     "images": image_cases,
     "boxes": box_cases,
 }

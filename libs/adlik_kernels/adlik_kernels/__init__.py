@@ -36,6 +36,7 @@ from adlik_kernels.operators.depthwise import (
 from adlik_kernels.operators.ends import Quantization
 from adlik_kernels.operators.images import ImageInput, Placement, stack
 from adlik_kernels.operators.ranking import softmax_top_k
+from adlik_kernels.operators.transposed import PreparedTransposed, prepare_conv2d_transposed
 from adlik_kernels.operators.winograd import PreparedWinograd, prepare_winograd
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
@@ -57,6 +58,7 @@ __all__ = [
     "PreparedDense",
     "PreparedDepthwise",
     "PreparedDepthwiseInt8",
+    "PreparedTransposed",
     "PreparedWinograd",
     "Quantization",
     "UnsupportedGraph",
@@ -69,6 +71,7 @@ __all__ = [
     "load_plan",
     "prepare_conv2d",
     "prepare_conv2d_int8",
+    "prepare_conv2d_transposed",
     "prepare_dense",
     "prepare_dense_int8",
     "prepare_depthwise",
