@@ -24,11 +24,12 @@ from pathlib import Path
 
 from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
-from benchmarks.kernel_cases.depthwise import depthwise_cases
+from benchmarks.kernel_cases.depthwise import depthwise_cases, depthwise_int8_cases
 from benchmarks.kernel_cases.models import model_cases
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.rows import attention_cases, embedding_cases, row_cases
 from benchmarks.kernel_cases.timing import Case, measure
+from benchmarks.kernel_cases.transposed import transposed_cases
 from benchmarks.kernel_cases.winograd import winograd_cases
 
 GROUPS = {
@@ -40,6 +41,8 @@ GROUPS = {
     "conv-int8": conv_int8_cases,
     "winograd": winograd_cases,
     "depthwise": depthwise_cases,
+    "depthwise-int8": depthwise_int8_cases,
+    "transposed": transposed_cases,
     "images": image_cases,
     "boxes": box_cases,
     "rows": row_cases,

@@ -76,3 +76,46 @@ def openvino_depthwise(x, w, stride: int, threads: int) -> dict[str, Callable[[]
         "openvino": compiled(planes, last=False),
         "openvino, channels last": compiled(x, last=True),
     }
+
+
+def depthwise_int8_cases(_threads: int) -> Iterator[Case]:
+    """uint8 pictures, requantized; the fp32 way beside it tells what int8 is worth."""
+    import numpy as np
+    from adlik_kernels import Quantization, prepare_depthwise, prepare_depthwise_int8
+    from adlik_kernels.operators.operands import aligned_empty
+
+    rng = np.random.default_rng(0)
+    for size, channels, stride in LAYERS:
+        x = aligned_empty((1, size, size, channels), np.uint8)
+        x[...] = rng.integers(0, 256, x.shape)
+        w = rng.integers(-127, 128, (channels, 1, 3, 3)).astype(np.int8)
+        bias = rng.standard_normal(channels).astype(np.float32)
+        scale = rng.uniform(0.001, 0.01, channels).astype(np.float32)
+        levels = Quantization(0.02, 0, scale, out_scale=0.5)
+        sides = {"stride": (stride, stride), "padding": (1, 1)}
+        layer = prepare_depthwise_int8(w, (size, size), levels, bias, "relu", **sides)
+        plain = prepare_depthwise(w.astype(np.float32), (size, size), bias, "relu", **sides)
+        real = aligned_empty(x.shape, np.float32)
+        real[...] = x
+        out, real_out = layer(x), plain(real)
+        calls = {
+            "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
+            "ours, fp32": lambda layer=plain, x=real, out=real_out: layer(x, out=out),
+            **torch_depthwise_int8(x, w, levels, bias, stride),
+        }
+        yield Case(f"{size},{channels}/{stride}", 18.0 * out.size, "int8", calls)
+
+
+def torch_depthwise_int8(x, w, quantization, bias, stride) -> dict[str, Callable[[], object]]:
+    try:
+        import torch
+    except ImportError:
+        return {}
+    ops, planes = torch.ops.onednn, torch.from_numpy(x).permute(0, 3, 1, 2)
+    scale, shift = torch.from_numpy(quantization.w_scale), torch.from_numpy(bias)
+    zeros = torch.zeros(len(w), dtype=torch.int64)
+    shape = ([stride] * 2, [1, 1], [1, 1], len(w))
+    packed = ops.qconv_prepack(torch.from_numpy(w), scale, 0.02, 0, *shape, list(planes.shape))
+    left = (0.02, 0, packed, scale, zeros, shift, *shape)
+    right = (quantization.out_scale, 0, torch.uint8, "relu", [], "")
+    return {"onednn": lambda: ops.qconv_pointwise(planes, *left, *right)}

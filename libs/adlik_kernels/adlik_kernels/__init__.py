@@ -28,7 +28,12 @@ from adlik_kernels.operators.dense import (
     prepare_dense,
     prepare_dense_int8,
 )
-from adlik_kernels.operators.depthwise import PreparedDepthwise, prepare_depthwise
+from adlik_kernels.operators.depthwise import (
+    PreparedDepthwise,
+    PreparedDepthwiseInt8,
+    prepare_depthwise,
+    prepare_depthwise_int8,
+)
 from adlik_kernels.operators.elementwise import add, apply_activation, multiply
 from adlik_kernels.operators.embedding import embedding, embedding_bag
 from adlik_kernels.operators.ends import Quantization
@@ -52,6 +57,7 @@ from adlik_kernels.operators.quantized import (
 )
 from adlik_kernels.operators.ranking import softmax_top_k
 from adlik_kernels.operators.rows import layer_norm, softmax
+from adlik_kernels.operators.transposed import PreparedTransposed, prepare_conv2d_transposed
 from adlik_kernels.operators.winograd import PreparedWinograd, prepare_winograd
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
@@ -76,6 +82,8 @@ __all__ = [
     "PreparedConv2d",
     "PreparedDense",
     "PreparedDepthwise",
+    "PreparedDepthwiseInt8",
+    "PreparedTransposed",
     "PreparedWinograd",
     "Quantization",
     "UnsupportedGraph",
@@ -105,9 +113,11 @@ __all__ = [
     "multiply",
     "prepare_conv2d",
     "prepare_conv2d_int8",
+    "prepare_conv2d_transposed",
     "prepare_dense",
     "prepare_dense_int8",
     "prepare_depthwise",
+    "prepare_depthwise_int8",
     "prepare_winograd",
     "quantize",
     "quantize_to_channels_last",

@@ -444,3 +444,33 @@ def unblocked_reference(x: NDArray[Any]) -> NDArray[Any]:
     batch, blocks, height, width, _ = x.shape
     turned = np.ascontiguousarray(x.transpose(0, 2, 3, 1, 4))
     return turned.reshape(batch, height, width, blocks * BLOCK)
+
+
+def conv2d_transposed_reference(
+    x: NDArray[Any],
+    w: NDArray[Any],
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    output_padding: tuple[int, int] = (0, 0),
+) -> NDArray[np.float64]:
+    """Returns the plain transposed convolution in float64: every number of x spreads a window.
+
+    Args:
+        x: [batch, height, width, channels].
+        w: [channels, filters, rows, columns].
+        stride: Steps from one number's window to the next one's.
+        padding: Rows and columns cut off on each side of the result.
+        output_padding: Rows and columns more at the result's end.
+    """
+    (down, across), (rows, columns) = stride, w.shape[2:]
+    batch, height, width, _ = x.shape
+    tall, wide = (height - 1) * down + rows, (width - 1) * across + columns
+    below, right = output_padding
+    total = np.zeros((batch, tall + below, wide + right, w.shape[1]))
+    for row in range(rows):
+        for column in range(columns):
+            seen = x.astype(np.float64) @ w[:, :, row, column].astype(np.float64)
+            stop = (row + down * (height - 1) + 1, column + across * (width - 1) + 1)
+            total[:, row : stop[0] : down, column : stop[1] : across] += seen
+    above, left = padding
+    return total[:, above : tall + below - above, left : wide + right - left]

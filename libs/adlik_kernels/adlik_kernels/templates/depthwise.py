@@ -20,8 +20,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from adlik_kernels.codegen.activation import activated
 from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
+from adlik_kernels.codegen.ending import activated
 from adlik_kernels.codegen.isa import multiply_add
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import even_tiles

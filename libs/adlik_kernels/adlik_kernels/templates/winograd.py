@@ -24,8 +24,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from adlik_kernels.codegen.activation import activated
 from adlik_kernels.codegen.emit import I1, Emitter, Value, kernel_function
+from adlik_kernels.codegen.ending import activated
 from adlik_kernels.codegen.isa import dot_of
 from adlik_kernels.codegen.ukernel import Tile, write_tile
 from adlik_kernels.machine.target import Target
