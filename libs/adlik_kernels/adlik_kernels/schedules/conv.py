@@ -46,6 +46,30 @@ def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
     return Schedule(rows, vectors, row_tiles=1, parallel="blocks" if by_rows else "columns")
 
 
+Levels = tuple[tuple[int, int], ...]
+"""Loops along k, outermost first: how many turns, and bytes from one turn to the next in x."""
+
+
+def cut_k(levels: Levels, most: int) -> tuple[Levels, Levels]:
+    """Returns the loops around a block of k and those within it; all blocks are alike.
+
+    Args:
+        levels: All loops along k; the innermost counts words.
+        most: Words of one block, 0 for no end. Words that no block divides well stay together.
+    """
+    words = 1
+    for place in reversed(range(len(levels) if most else 0)):
+        count, apart = levels[place]
+        if words * count > most:
+            part = next(n for n in range(max(1, most // words), 0, -1) if count % n == 0)
+            if words == 1 and 2 * part < most:
+                part = count
+            outer = (*levels[:place], (count // part, part * apart))
+            return outer, ((part, apart), *levels[place + 1 :])
+        words *= count
+    return (), levels
+
+
 def even_tiles(width: int, most: int) -> list[int]:
     """Returns the tiles of a row of pixels: as few as may be, and as even as may be."""
     count = -(-width // most)
