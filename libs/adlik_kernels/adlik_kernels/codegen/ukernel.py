@@ -36,6 +36,12 @@ INLINE = ("relu", "relu6", "hardswish")
 INVERSE, ZERO, RESIDUAL_SCALE = range(3)
 """Places of the numbers of a requantization; `operators.ends` tells what they are."""
 
+LINE = 64
+"""Bytes of a line of cache."""
+
+FIRST, SECOND = 3, 2
+"""LLVM's numbers of the caches that a line is fetched into."""
+
 SIGNATURE = ir.FunctionType(VOID, [I64] + [POINTER] * 7)
 """`void tile(k steps, x, w, out, bias, residual, scale, quantization)`."""
 
@@ -62,6 +68,8 @@ class Tile:
             lie one behind the other. A residual lies like the result.
         around: Numbers and bytes of what lies around those segments, outermost first: weights lie
             in this order too.
+        ahead: Lines that each step fetches from a place of their own into the second cache: the
+            weights of a later tile. The place is one argument more, at the end.
     """
 
     rows: int
@@ -79,6 +87,7 @@ class Tile:
     x_segment: int = 0
     out_block: int = 0
     around: tuple[tuple[int, int], ...] = ()
+    ahead: int = 0
 
     @property
     def parts(self) -> tuple[tuple[int, int], ...]:
@@ -102,7 +111,9 @@ def write_tile(module: Any, tile: Tile, workload: Fused, dot: Dot, lanes: int) -
         dot: The instructions to use.
         lanes: 32-bit lanes of one vector.
     """
-    function = ir.Function(module, SIGNATURE, tile.name)
+    extra = [POINTER] if tile.ahead else []
+    kind = ir.FunctionType(VOID, [*SIGNATURE.args, *extra])
+    function = ir.Function(module, kind, tile.name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
     function.attributes.add("noinline")  # each tile gets a register allocation of its own
@@ -114,7 +125,8 @@ class _TileWriter:
     def __init__(self, e: Emitter, tile: Tile, workload: Fused, dot: Dot, lanes: int) -> None:
         self.e, self.tile, self.workload, self.dot, self.lanes = e, tile, workload, dot, lanes
         self.fused = dot.fused
-        names = ("steps", "x", "w", "out", "bias", "residual", "scale", "quantization")
+        names: tuple[str, ...] = ("steps", "x", "w", "out", "bias", "residual", "scale")
+        names += ("quantization", "ahead") if tile.ahead else ("quantization",)
         self.arguments = dict(zip(names, e.function.args, strict=True))
 
     def write(self) -> None:
@@ -149,16 +161,17 @@ class _TileWriter:
                 part = loops.enter_context(e.loop(0, count))
                 x = e.at(x, e.mul(part, size))
                 number = e.add(e.mul(number, count), part)
-            before = e.mul(e.mul(number, self.arguments["steps"]), self.tile.w_step)
-            self._run(totals, x, e.at(self.arguments["w"], before))
+            self._run(totals, x, e.mul(number, self.arguments["steps"]))
 
-    def _run(self, totals: list[list[Any]], x: Value, w: Value) -> None:
-        """All steps of one segment."""
+    def _run(self, totals: list[list[Any]], x: Value, before: Value) -> None:
+        """All steps of one part of k, with so many steps before it."""
         e, unroll, steps = self.e, self.tile.unroll, self.arguments["steps"]
+        w = e.at(self.arguments["w"], e.mul(before, self.tile.w_step))
         whole = e.sub(steps, e.rem(steps, unroll)) if unroll > 1 else steps
         with e.loop(0, whole, unroll) as k:
             for ahead in range(unroll):
                 self._step(totals, x, w, e.add(k, ahead))
+                self._fetch_ahead(e.add(before, e.add(k, ahead)))
         if unroll > 1:
             with e.loop(whole, steps) as k:
                 self._step(totals, x, w, k)
@@ -184,9 +197,15 @@ class _TileWriter:
                     self.dot.step(e, e.builder.load(slot), spread, opened[column]), slot
                 )
 
-    def _fetch(self, pointer: Value) -> None:
-        read, near, data = (ir.Constant(I32, value) for value in (0, 3, 1))
-        self.e.intrinsic("llvm.prefetch.p0", VOID, [pointer, read, near, data])
+    def _fetch_ahead(self, step: Value) -> None:
+        e, lines = self.e, self.tile.ahead
+        for line in range(lines):
+            offset = e.add(e.mul(step, LINE * lines), LINE * line)
+            self._fetch(e.at(self.arguments["ahead"], offset), SECOND)
+
+    def _fetch(self, pointer: Value, cache: int = FIRST) -> None:
+        numbers = (ir.Constant(I32, value) for value in (0, cache, 1))
+        self.e.intrinsic("llvm.prefetch.p0", VOID, [pointer, *numbers])
 
     def _end(self, total: Value, row: int, column: int, constants: tuple[Value, ...]) -> Value:
         """Scale, bias, residual and activation, in this order."""

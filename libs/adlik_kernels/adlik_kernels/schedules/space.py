@@ -12,7 +12,7 @@ from typing import Any
 from adlik_kernels.codegen.isa import GROUP
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import conv_default, even_tiles
-from adlik_kernels.schedules.schedule import CHOICES, PAGE, SHAPES, WAYS, Schedule
+from adlik_kernels.schedules.schedule import CHOICES, NEXT, PAGE, SHAPES, WAYS, Schedule
 from adlik_kernels.workload import BLOCK, Conv2d, Workload
 
 ATTEMPTS = 100
@@ -46,6 +46,10 @@ class Space:
             (
                 bool(schedule.k_block) and not self._spills_sums,
                 "sums of int8 products stay in registers",
+            ),
+            (
+                schedule.prefetch == NEXT and not isinstance(self.workload, Conv2d),
+                "only convolutions fetch the next block of weights",
             ),
             (
                 schedule.vectors % self._block_vectors != 0 and self._panels(schedule) > 1,

@@ -22,11 +22,11 @@ from llvmlite import ir
 
 from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
 from adlik_kernels.codegen.isa import GROUP, dot_of
-from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.codegen.ukernel import LINE, Tile, write_tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import cut_k, even_tiles
-from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.schedule import NEXT, Schedule
 from adlik_kernels.templates.dense import BIAS, OUT, QUANTIZATION, RESIDUAL, ROWS, SCALE, W, X
 from adlik_kernels.workload import BLOCK, Conv2d
 
@@ -100,6 +100,7 @@ class _Nest:
     def __init__(self, module: Any, workload: Conv2d, schedule: Schedule, target: Target) -> None:
         self.module, self.workload, self.schedule, self.target = module, workload, schedule, target
         self.width = schedule.vectors * target.lanes
+        self.lines = -(-4 * self.width // LINE)
         self.filters = workload.columns
         self.group_panels = -(-self.filters // self.width)
         self.panels = workload.groups * self.group_panels
@@ -191,14 +192,19 @@ class _Nest:
         larger = tiles[0]
         many = tiles.count(larger)
         with e.loop(start, stop) as row:
+            before = e.mul(e.sub(row, start), len(tiles))
             with e.loop(0, many) as number:
-                self._call(row, e.mul(number, larger), larger, part)
+                at = (row, e.mul(number, larger), e.add(before, number))
+                self._call(at, larger, part)
             if many < len(tiles):
                 with e.loop(0, len(tiles) - many) as number:
                     column = e.add(e.mul(number, tiles[-1]), many * larger)
-                    self._call(row, column, tiles[-1], part)
+                    at = (row, column, e.add(before, e.add(number, many)))
+                    self._call(at, tiles[-1], part)
 
-    def _call(self, row: Value, column: Value, pixels: int, part: _Part) -> None:
+    def _call(self, at: tuple[Value, Value, Value], pixels: int, part: _Part) -> None:
+        """One tile: its row, its first column and its number among those of the block."""
+        row, column, number_in_block = at
         e, p, workload, panel = self.e, self.pointers, self.workload, part.panel
         out = self._result(workload.out_border)
         tile = Tile(
@@ -206,7 +212,7 @@ class _Nest:
             vectors=-(-part.filters // self.target.lanes),
             columns=part.filters,
             unroll=self.schedule.unroll,
-            prefetch=self.schedule.prefetch,
+            prefetch=max(self.schedule.prefetch, 0),
             starts=part.starts,
             ends=part.ends,
             x_row=workload.stride[1] * self.x.pixel * self.number,
@@ -217,6 +223,7 @@ class _Nest:
             x_segment=self.inner[-2][1] if len(self.inner) > 1 else 0,
             out_block=self.size * out.block,
             around=self.inner[:-2],
+            ahead=self._ahead(),
         )
         group, number = e.div(panel, self.group_panels), e.rem(panel, self.group_panels)
         picture, line = e.div(row, workload.out_height), e.rem(row, workload.out_height)
@@ -226,7 +233,7 @@ class _Nest:
         channel = e.mul(group, workload.channels // workload.groups)
         x = self.x.place(e, (picture, above, left), channel)
         filters_before = e.add(e.mul(group, self.filters), e.mul(number, self.width))
-        at, residual_at = (
+        written, residual_at = (
             self._result(border).place(
                 e, (picture, e.add(line, border), e.add(column, border)), filters_before
             )
@@ -240,16 +247,33 @@ class _Nest:
             e.word(self.inner[-1][0]),
             e.at(p[X], e.add(e.mul(x, self.number), self._before(part.number))),
             e.at(p[W], e.mul(w, tile.w_step)),
-            e.at(p[OUT], e.mul(at, self.size)),
+            e.at(p[OUT], e.mul(written, self.size)),
             e.at(p[BIAS], e.mul(filters_before, 4)),
             e.at(p[RESIDUAL], e.mul(residual_at, residual_size)),
             e.at(p[SCALE], e.mul(filters_before, 4)),
             p[QUANTIZATION],
         ]
+        if tile.ahead:
+            arguments.append(self._next(arguments[2], number_in_block, tile, words))
         if tile.name not in self.tiles:
             dot = dot_of(workload.dtype, self.target)
             self.tiles[tile.name] = write_tile(self.module, tile, workload, dot, self.target.lanes)
         e.builder.call(self.tiles[tile.name], arguments)
+
+    def _ahead(self) -> int:
+        """Lines of the next weights to fetch at each step, so that the block's tiles fetch all."""
+        if self.schedule.prefetch != NEXT:
+            return 0
+        tiles = len(even_tiles(self.workload.out_width, self.schedule.rows))
+        together = tiles * min(self.schedule.row_tiles, self.workload.out_height)
+        return -(-self.lines // together)
+
+    def _next(self, w: Value, number: Value, tile: Tile, words: int) -> Value:
+        """A tile's share of the weights behind `w`; once all are fetched, what is here already."""
+        e, share = self.e, LINE * tile.ahead * words
+        place = e.at(w, e.add(e.mul(number, share), tile.w_step * words))
+        more = e.less(e.mul(number, tile.ahead), self.lines)
+        return e.builder.select(more, place, w)
 
     def _before(self, number: Value) -> Value:
         """Bytes of x before a block of k."""
