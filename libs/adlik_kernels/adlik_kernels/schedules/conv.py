@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from adlik_kernels.codegen.isa import GROUP
 from adlik_kernels.machine.target import Target
-from adlik_kernels.schedules.schedule import PAGE, WAYS, Schedule
+from adlik_kernels.schedules.schedule import CHOICES, NEXT, PAGE, WAYS, Schedule
 from adlik_kernels.workload import Conv2d
 
 SHAPES = ((8, 3), (14, 2), (12, 2), (7, 3), (6, 4), (7, 2), (8, 2), (4, 4), (14, 1), (8, 1))
 NARROW_SHAPES = ((6, 2), (4, 3), (7, 1), (4, 2), (2, 3))
 """Register blocks for 32 and for 16 registers."""
+
+K_BLOCK = 512
+"""Words of k that a panel of weights is cut into where whole panels would fill the cache."""
 
 
 def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
@@ -26,7 +31,7 @@ def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
     workload, filters = workload.flattened(), workload.columns
     shapes: tuple[tuple[int, int], ...] = SHAPES if target.registers == 32 else NARROW_SHAPES
     pixel = 4 * workload.stride[1] * workload.channels // GROUP[workload.dtype]
-    if pixel % PAGE == 0:
+    if workload.in_layout == "last" and pixel % PAGE == 0:
         shapes = tuple(shape for shape in shapes if shape[0] <= WAYS)
 
     def cost(shape: tuple[int, int]) -> float:
@@ -41,9 +46,41 @@ def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
 
     rows, vectors = min(shapes, key=cost)
     vectors = min(vectors, -(-filters // target.lanes))
-    panels = workload.groups * -(-filters // (vectors * target.lanes))
-    by_rows = workload.out_height >= 4 * threads or (panels < 2 * threads)
-    return Schedule(rows, vectors, row_tiles=1, parallel="blocks" if by_rows else "columns")
+    return arranged(workload, Schedule(rows, vectors), target, threads)
+
+
+def arranged(workload: Conv2d, tile: Schedule, target: Target, threads: int) -> Schedule:
+    """Returns a schedule with the loops around its register block set by the sizes of the caches.
+
+    Weights that leave room in the second cache stay there, and x is read once. Others are streamed
+    from memory, so they serve as many rows of pixels as stay in the cache meanwhile, and the next
+    block of them is fetched while one is used.
+
+    Args:
+        workload: What is computed.
+        tile: The register block.
+        target: The machine.
+        threads: Threads that will share the work.
+    """
+    workload = workload.flattened()
+    width, words = tile.vectors * target.lanes, -(-workload.depth // GROUP[workload.dtype])
+    panels = workload.groups * -(-workload.columns // width)
+    by_rows = workload.out_height >= 4 * threads or panels < 2 * threads
+    parallel = "rows" if threads == 1 else "blocks" if by_rows else "columns"
+    tile = replace(tile, row_tiles=1, parallel=parallel, order="rows")
+    panel = 4 * words * width
+    if panels * panel <= target.l2_bytes // 2:
+        return tile
+    seen = min(1.0, workload.kernel[1] / workload.stride[1])
+    lines = min(workload.kernel[0], workload.stride[0]) * seen
+    row = lines * workload.held_width * workload.channels * 4 / GROUP[workload.dtype]
+    fitting = [n for n in CHOICES["row_tiles"] if n * row <= target.l2_bytes / 2]
+    row_tiles = min([n for n in fitting if n >= workload.out_height] or [max(fitting, default=1)])
+    block = min(row_tiles, workload.out_height) * row
+    k_block = 0
+    if workload.dtype != "int8" and panel + block > target.l2_bytes * 0.6 and words > K_BLOCK:
+        k_block = K_BLOCK
+    return replace(tile, row_tiles=row_tiles, k_block=k_block, prefetch=NEXT)
 
 
 Levels = tuple[tuple[int, int], ...]
