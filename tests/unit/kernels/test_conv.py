@@ -159,9 +159,11 @@ def test_int8_channels_fill_words():
 
 
 @pytest.mark.parametrize("level", LEVELS, indirect=True)
-@pytest.mark.parametrize("prefetch", [0, 8, NEXT])
-@pytest.mark.parametrize(("layout", "k_block"), [("last", 0), ("last", 128), ("blocked", 128)])
-def test_schedules_do_not_change_the_result(level, prefetch, layout, k_block):
+@pytest.mark.parametrize(
+    ("layout", "k_block", "order", "prefetch"),
+    [("last", 0, "rows", NEXT), ("last", 128, "columns", NEXT), ("blocked", 128, "rows", 8)],
+)
+def test_schedules_do_not_change_the_result(level, layout, k_block, order, prefetch):
     workload = Conv2d(
         *(6, 11, 128, 80),
         kernel=(3, 2),
@@ -170,11 +172,10 @@ def test_schedules_do_not_change_the_result(level, prefetch, layout, k_block):
         out_layout=layout,
     )
     trial = bench(workload)
-    for order, row_tiles in (("rows", 1), ("columns", 4)):
-        schedule = Schedule(3, 4, 1, k_block, row_tiles, "blocks", order, prefetch)
-        trial.out.fill(np.nan)
-        trial.call(schedule, 2)()
-        assert trial.is_right()
+    schedule = Schedule(2, 4, 1, k_block, 4, "blocks", order, prefetch)
+    trial.out.fill(np.nan)
+    trial.call(schedule, 2)()
+    assert trial.is_right()
 
 
 @given(

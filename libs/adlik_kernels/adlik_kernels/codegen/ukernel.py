@@ -68,7 +68,7 @@ class Tile:
             lie one behind the other. A residual lies like the result.
         around: Numbers and bytes of what lies around those segments, outermost first: weights lie
             in this order too.
-        ahead: Lines that each step fetches from a place of their own into the second cache: the
+        ahead: Bytes that each step fetches from a place of their own into the second cache: the
             weights of a later tile. The place is one argument more, at the end.
     """
 
@@ -198,9 +198,9 @@ class _TileWriter:
                 )
 
     def _fetch_ahead(self, step: Value) -> None:
-        e, lines = self.e, self.tile.ahead
-        for line in range(lines):
-            offset = e.add(e.mul(step, LINE * lines), LINE * line)
+        e, size = self.e, self.tile.ahead
+        for line in range(0, size, LINE):
+            offset = e.add(e.mul(step, size), line)
             self._fetch(e.at(self.arguments["ahead"], offset), SECOND)
 
     def _fetch(self, pointer: Value, cache: int = FIRST) -> None:

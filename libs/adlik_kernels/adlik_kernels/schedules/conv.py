@@ -20,8 +20,8 @@ K_BLOCK = 512
 def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
     """Returns a schedule that is good without any measurement.
 
-    The register block is the one with the fewest loads a product, counting what the last tile of a
-    row and the last panel waste.
+    The register block is the one with the shortest time a step of k, counting what the last tile of
+    a row and the last panel waste.
 
     Args:
         workload: What is computed.
@@ -33,16 +33,19 @@ def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
     pixel = 4 * workload.stride[1] * workload.channels // GROUP[workload.dtype]
     if workload.in_layout == "last" and pixel % PAGE == 0:
         shapes = tuple(shape for shape in shapes if shape[0] <= WAYS)
+    # A window of one pixel uses what it loads of x once: many rows at a time wait for memory.
+    per_row = 0.4 if workload.kernel == (1, 1) else 0.05
 
     def cost(shape: tuple[int, int]) -> float:
-        rows = max(even_tiles(workload.out_width, shape[0]))
-        vectors = min(shape[1], -(-filters // target.lanes))
-        sums = rows * vectors
-        latency = max(1.0, 8 / sums)  # fewer sums than this wait for each other
-        loads = (rows + vectors) / sums
-        panels = -(-filters // (vectors * target.lanes))
-        waste = panels * vectors * target.lanes / filters
-        return latency * (1 + loads / 4) * (1 + (waste - 1) / 2)
+        """Cycles of one step of k for all tiles of a row of pixels."""
+        whole, rest = divmod(-(-filters // target.lanes), shape[1])
+        panels = [shape[1]] * whole + ([rest] if rest else [])
+        return sum(
+            # Few sums wait for each other; weights come from the second cache.
+            max(rows * vectors / 2, 4.0) + per_row * rows + 0.55 * vectors
+            for rows in even_tiles(workload.out_width, shape[0])
+            for vectors in panels
+        )
 
     rows, vectors = min(shapes, key=cost)
     vectors = min(vectors, -(-filters // target.lanes))

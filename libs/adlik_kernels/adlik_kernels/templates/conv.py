@@ -22,7 +22,7 @@ from llvmlite import ir
 
 from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
 from adlik_kernels.codegen.isa import GROUP, dot_of
-from adlik_kernels.codegen.ukernel import LINE, Tile, write_tile
+from adlik_kernels.codegen.ukernel import Tile, write_tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import cut_k, even_tiles
@@ -100,7 +100,6 @@ class _Nest:
     def __init__(self, module: Any, workload: Conv2d, schedule: Schedule, target: Target) -> None:
         self.module, self.workload, self.schedule, self.target = module, workload, schedule, target
         self.width = schedule.vectors * target.lanes
-        self.lines = -(-4 * self.width // LINE)
         self.filters = workload.columns
         self.group_panels = -(-self.filters // self.width)
         self.panels = workload.groups * self.group_panels
@@ -261,18 +260,21 @@ class _Nest:
         e.builder.call(self.tiles[tile.name], arguments)
 
     def _ahead(self) -> int:
-        """Lines of the next weights to fetch at each step, so that the block's tiles fetch all."""
+        """Bytes of the next weights to fetch at each step, so that the block's tiles fetch all.
+
+        They are spread evenly: a burst would wait for memory.
+        """
         if self.schedule.prefetch != NEXT:
             return 0
         tiles = len(even_tiles(self.workload.out_width, self.schedule.rows))
         together = tiles * min(self.schedule.row_tiles, self.workload.out_height)
-        return -(-self.lines // together)
+        return -(-4 * self.width // together // 16) * 16
 
     def _next(self, w: Value, number: Value, tile: Tile, words: int) -> Value:
         """A tile's share of the weights behind `w`; once all are fetched, what is here already."""
-        e, share = self.e, LINE * tile.ahead * words
+        e, share = self.e, tile.ahead * words
         place = e.at(w, e.add(e.mul(number, share), tile.w_step * words))
-        more = e.less(e.mul(number, tile.ahead), self.lines)
+        more = e.less(e.mul(number, tile.ahead), tile.w_step)
         return e.builder.select(more, place, w)
 
     def _before(self, number: Value) -> Value:
