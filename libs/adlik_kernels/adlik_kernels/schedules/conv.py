@@ -13,6 +13,9 @@ SHAPES = ((8, 3), (14, 2), (12, 2), (7, 3), (6, 4), (7, 2), (8, 2), (4, 4), (14,
 NARROW_SHAPES = ((6, 2), (4, 3), (7, 1), (4, 2), (2, 3))
 """Register blocks for 32 and for 16 registers."""
 
+UNROLLED = 14
+"""Sums of an unrolled tile that stay in registers for sure."""
+
 K_BLOCK = 512
 """Words of k that a panel of weights is cut into where whole panels would fill the cache."""
 
@@ -71,13 +74,16 @@ def arranged(workload: Conv2d, tile: Schedule, target: Target, threads: int) -> 
     by_rows = workload.out_height >= 4 * threads or panels < 2 * threads
     parallel = "rows" if threads == 1 else "blocks" if by_rows else "columns"
     tile = replace(tile, row_tiles=1, parallel=parallel, order="rows")
+    if workload.groups > 1 and tile.rows * tile.vectors <= UNROLLED:
+        tile = replace(tile, unroll=4)  # runs of k are short
     panel = 4 * words * width
     if panels * panel <= target.l2_bytes // 2:
         return tile
     seen = min(1.0, workload.kernel[1] / workload.stride[1])
     lines = min(workload.kernel[0], workload.stride[0]) * seen
     row = lines * workload.held_width * workload.channels * 4 / GROUP[workload.dtype]
-    fitting = [n for n in CHOICES["row_tiles"] if n * row <= target.l2_bytes / 2]
+    most = max(1, workload.out_height * panels // (4 * threads)) if threads > 1 else 64
+    fitting = [n for n in CHOICES["row_tiles"] if n * row <= target.l2_bytes / 2 and n <= most]
     row_tiles = min([n for n in fitting if n >= workload.out_height] or [max(fitting, default=1)])
     block = min(row_tiles, workload.out_height) * row
     k_block = 0
