@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8
 from adlik_kernels.machine import target
-from adlik_kernels.schedules.conv import even_tiles
-from adlik_kernels.workload import activate, conv2d_reference
+from adlik_kernels.schedules.conv import cut_k, even_tiles
+from adlik_kernels.schedules.schedule import NEXT, Schedule
+from adlik_kernels.search.trial import bench
+from adlik_kernels.workload import Conv2d, activate, conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +156,44 @@ def test_int8_channels_fill_words():
     w = np.ones((4, 3, 1, 1), np.int8)
     with pytest.raises(InvalidOperand, match="multiple of 4"):
         prepare_conv2d_int8(w, (5, 5), Quantization(1.0, 0, 1.0))
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+@pytest.mark.parametrize(
+    ("layout", "k_block", "order", "prefetch"),
+    [("last", 0, "rows", NEXT), ("last", 128, "columns", NEXT), ("blocked", 128, "rows", 8)],
+)
+def test_schedules_do_not_change_the_result(level, layout, k_block, order, prefetch):
+    workload = Conv2d(
+        *(6, 11, 128, 80),
+        kernel=(3, 2),
+        padding=(1, 0),
+        in_layout=layout,
+        out_layout=layout,
+    )
+    trial = bench(workload)
+    schedule = Schedule(2, 4, 1, k_block, 4, "blocks", order, prefetch)
+    trial.out.fill(np.nan)
+    trial.call(schedule, 2)()
+    assert trial.is_right()
+
+
+@given(
+    levels=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 99)), min_size=1, max_size=4),
+    most=st.integers(0, 200),
+)
+def test_blocks_of_k_cover_all_words_once(levels, most):
+    levels = tuple(levels)
+    outer, inner = cut_k(levels, most)
+
+    def offsets(loops):
+        found = [0]
+        for turns, apart in loops:
+            found = [start + turn * apart for start in found for turn in range(turns)]
+        return found
+
+    assert offsets((*outer, *inner)) == offsets(levels)
+    assert inner[-1][1] == levels[-1][1]
 
 
 @given(width=st.integers(1, 300), most=st.integers(1, 28))

@@ -27,14 +27,18 @@ from adlik_kernels.codegen.emit import (
     vector,
 )
 from adlik_kernels.codegen.isa import Dot, multiply_add
+from adlik_kernels.codegen.levels import CLIPPED, GROUP, RESIDUAL_SCALE, Levels, packed
 from adlik_kernels.codegen.vectormath import ACTIVATIONS
 from adlik_kernels.workload import BLOCK, Fused
 
 INLINE = ("relu", "relu6", "hardswish")
 """Activations of a few instructions."""
 
-INVERSE, ZERO, RESIDUAL_SCALE = range(3)
-"""Places of the numbers of a requantization; `operators.ends` tells what they are."""
+LINE = 64
+"""Bytes of a line of cache."""
+
+FIRST, SECOND = 3, 2
+"""LLVM's numbers of the caches that a line is fetched into."""
 
 SIGNATURE = ir.FunctionType(VOID, [I64] + [POINTER] * 7)
 """`void tile(k steps, x, w, out, bias, residual, scale, quantization)`."""
@@ -62,6 +66,8 @@ class Tile:
             lie one behind the other. A residual lies like the result.
         around: Numbers and bytes of what lies around those segments, outermost first: weights lie
             in this order too.
+        ahead: Bytes that each step fetches from a place of their own into the second cache: the
+            weights of a later tile. The place is one argument more, at the end.
     """
 
     rows: int
@@ -79,6 +85,7 @@ class Tile:
     x_segment: int = 0
     out_block: int = 0
     around: tuple[tuple[int, int], ...] = ()
+    ahead: int = 0
 
     @property
     def parts(self) -> tuple[tuple[int, int], ...]:
@@ -102,7 +109,9 @@ def write_tile(module: Any, tile: Tile, workload: Fused, dot: Dot, lanes: int) -
         dot: The instructions to use.
         lanes: 32-bit lanes of one vector.
     """
-    function = ir.Function(module, SIGNATURE, tile.name)
+    extra = [POINTER] if tile.ahead else []
+    kind = ir.FunctionType(VOID, [*SIGNATURE.args, *extra])
+    function = ir.Function(module, kind, tile.name)
     function.linkage = "internal"
     function.attributes.add("nounwind")
     function.attributes.add("noinline")  # each tile gets a register allocation of its own
@@ -114,21 +123,45 @@ class _TileWriter:
     def __init__(self, e: Emitter, tile: Tile, workload: Fused, dot: Dot, lanes: int) -> None:
         self.e, self.tile, self.workload, self.dot, self.lanes = e, tile, workload, dot, lanes
         self.fused = dot.fused
-        names = ("steps", "x", "w", "out", "bias", "residual", "scale", "quantization")
+        self.levels: Levels | None = None
+        self.kept: dict[object, tuple[Value, ...]] = {}
+        names: tuple[str, ...] = ("steps", "x", "w", "out", "bias", "residual", "scale")
+        names += ("quantization", "ahead") if tile.ahead else ("quantization",)
         self.arguments = dict(zip(names, e.function.args, strict=True))
 
     def write(self) -> None:
         totals = self._begin()
         self._multiply(totals)
-        bounds = self._bounds() if self.tile.ends and self.workload.output == "uint8" else None
-        for column in range(self.tile.vectors):
-            constants = self._constants(column) if self.tile.ends else ()
-            for row in range(self.tile.rows):
-                value = self.e.builder.load(totals[row][column])
-                if self.tile.ends:
-                    value = self._end(value, row, column, constants)
-                self._put(value if bounds is None else self._level(value, bounds), row, column)
+        if self.tile.ends:
+            self._finish(totals)
+        else:
+            for row, column in self._places():
+                self._put(self.e.builder.load(totals[row][column]), row, column)
         self.e.builder.ret_void()
+
+    def _finish(self, totals: list[list[Any]]) -> None:
+        """Fused ends, then stores: column by column, or rows of bytes that pack well."""
+        e, workload, read = self.e, self.workload, self._quantization
+        if workload.output != "uint8":
+            for row, column in self._places():
+                value = e.builder.load(totals[row][column])
+                self._put(self._end(value, row, column), row, column)
+            return
+        self.levels = Levels.read(e, workload.activation, read, fused=self.fused)
+        together = GROUP if self.lanes == 16 and not self.tile.out_block else 1
+        for first in range(0, self.tile.vectors, together):
+            columns = range(first, min(first + together, self.tile.vectors))
+            for row in range(self.tile.rows):
+                reals = [self._end(e.builder.load(totals[row][c]), row, c) for c in columns]
+                nearest = [self.levels.nearest(e, real) for real in reals]
+                if len(nearest) > 1:
+                    self._put(packed(e, nearest), row, first, len(nearest))
+                else:
+                    self._put(e.builder.trunc(nearest[0], vector(I8, self.lanes)), row, first)
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Rows and columns, so that the constants of one column are used one behind the other."""
+        return [(row, c) for c in range(self.tile.vectors) for row in range(self.tile.rows)]
 
     def _begin(self) -> list[list[Any]]:
         kind = vector(self.dot.accumulator, self.lanes)
@@ -149,16 +182,17 @@ class _TileWriter:
                 part = loops.enter_context(e.loop(0, count))
                 x = e.at(x, e.mul(part, size))
                 number = e.add(e.mul(number, count), part)
-            before = e.mul(e.mul(number, self.arguments["steps"]), self.tile.w_step)
-            self._run(totals, x, e.at(self.arguments["w"], before))
+            self._run(totals, x, e.mul(number, self.arguments["steps"]))
 
-    def _run(self, totals: list[list[Any]], x: Value, w: Value) -> None:
-        """All steps of one segment."""
+    def _run(self, totals: list[list[Any]], x: Value, before: Value) -> None:
+        """All steps of one part of k, with so many steps before it."""
         e, unroll, steps = self.e, self.tile.unroll, self.arguments["steps"]
+        w = e.at(self.arguments["w"], e.mul(before, self.tile.w_step))
         whole = e.sub(steps, e.rem(steps, unroll)) if unroll > 1 else steps
         with e.loop(0, whole, unroll) as k:
             for ahead in range(unroll):
                 self._step(totals, x, w, e.add(k, ahead))
+                self._fetch_ahead(e.add(before, e.add(k, ahead)))
         if unroll > 1:
             with e.loop(whole, steps) as k:
                 self._step(totals, x, w, k)
@@ -184,29 +218,54 @@ class _TileWriter:
                     self.dot.step(e, e.builder.load(slot), spread, opened[column]), slot
                 )
 
-    def _fetch(self, pointer: Value) -> None:
-        read, near, data = (ir.Constant(I32, value) for value in (0, 3, 1))
-        self.e.intrinsic("llvm.prefetch.p0", VOID, [pointer, read, near, data])
+    def _fetch_ahead(self, step: Value) -> None:
+        e, size = self.e, self.tile.ahead
+        for line in range(0, size, LINE):
+            offset = e.add(e.mul(step, size), line)
+            self._fetch(e.at(self.arguments["ahead"], offset), SECOND)
 
-    def _end(self, total: Value, row: int, column: int, constants: tuple[Value, ...]) -> Value:
-        """Scale, bias, residual and activation, in this order."""
-        e, b, workload = self.e, self.e.builder, self.workload
+    def _fetch(self, pointer: Value, cache: int = FIRST) -> None:
+        numbers = (ir.Constant(I32, value) for value in (0, cache, 1))
+        self.e.intrinsic("llvm.prefetch.p0", VOID, [pointer, *numbers])
+
+    def _end(self, total: Value, row: int, column: int) -> Value:
+        """Scale, bias, residual and activation, in this order; levels if they are wanted."""
+        e, b, workload, constants = self.e, self.e.builder, self.workload, self._constants(column)
         if workload.dtype == "int8":
             total = b.sitofp(total, vector(F32, self.lanes))
-            total = multiply_add(e, total, *constants[:2], fused=self.fused)
+            total = multiply_add(e, total, *constants, fused=self.fused)
         elif workload.bias:
             total = b.fadd(total, constants[0])
-        if workload.residual and workload.residual_dtype == "uint8":
-            levels = b.zext(self._got("residual", row, column, I8), vector(I32, self.lanes))
-            real = b.sitofp(levels, vector(F32, self.lanes))
-            total = multiply_add(
-                e, real, self._quantization(RESIDUAL_SCALE), total, fused=self.fused
-            )
-        elif workload.residual:
-            total = b.fadd(total, self._got("residual", row, column))
-        if workload.activation and not self._clipped:
+        if workload.residual:
+            total = self._added(total, row, column)
+        if workload.activation and not self._linear:
             total = self._activated(total)
-        return total
+        if self.levels is None or self._linear:
+            return total
+        return multiply_add(e, total, self.levels.inverse, self.levels.zero, fused=self.fused)
+
+    def _added(self, total: Value, row: int, column: int) -> Value:
+        """The sum with the residual, in real numbers or, if all is linear, in levels."""
+        e, b = self.e, self.e.builder
+        inverse = self.levels.inverse if self.levels is not None and self._linear else None
+        if self.workload.residual_dtype == "uint8":
+            found = b.zext(self._got("residual", row, column, I8), vector(I32, self.lanes))
+            residual, factor = (
+                b.sitofp(found, vector(F32, self.lanes)),
+                self._residual_scale(inverse),
+            )
+        else:
+            residual, factor = self._got("residual", row, column), inverse
+        if factor is None:
+            return b.fadd(total, residual)
+        return multiply_add(e, residual, factor, total, fused=self.fused)
+
+    def _residual_scale(self, inverse: Value | None) -> Value:
+        if "residual" not in self.kept:
+            scale = self._quantization(RESIDUAL_SCALE)
+            whole = scale if inverse is None else self.e.builder.fmul(scale, inverse)
+            self.kept["residual"] = (whole,)
+        return self.kept["residual"][0]
 
     def _activated(self, value: Value) -> Value:
         """Short activations stay in the tile; long ones are called, for a tile has many vectors."""
@@ -224,32 +283,9 @@ class _TileWriter:
         return self.e.builder.call(function, [value])
 
     @property
-    def _clipped(self) -> bool:
-        """Whether the limits of a requantization apply the activation: then it costs nothing."""
-        return self.workload.output == "uint8" and self.workload.activation in {"relu", "relu6"}
-
-    def _bounds(self) -> tuple[Value, ...]:
-        """Factor, zero, lowest and highest level of a requantization, as vectors."""
-        e, kind = self.e, vector(F32, self.lanes)
-        inverse, zero = self._quantization(INVERSE), self._quantization(ZERO)
-        low, high = (ir.Constant(kind, [bound] * self.lanes) for bound in (0.0, 255.0))
-        if not self._clipped:
-            return inverse, zero, low, high
-        if self.workload.activation == "relu6":
-            six = ir.Constant(kind, [6.0] * self.lanes)
-            six = multiply_add(e, six, inverse, zero, fused=self.fused)
-            high = e.builder.select(e.builder.fcmp_ordered("<", six, high), six, high)
-        return inverse, zero, zero, high
-
-    def _level(self, value: Value, bounds: tuple[Value, ...]) -> Value:
-        """The nearest level, the even one of two: rounding is the conversion's own."""
-        e, b, (inverse, zero, low, high) = self.e, self.e.builder, bounds
-        level = multiply_add(e, value, inverse, zero, fused=self.fused)
-        # In this order each choice is one instruction, and NaN becomes the lowest level.
-        level = b.select(b.fcmp_ordered(">", level, low), level, low)
-        level = b.select(b.fcmp_ordered("<", level, high), level, high)
-        name, kind = f"llvm.lrint.v{self.lanes}i32.v{self.lanes}f32", vector(I32, self.lanes)
-        return b.trunc(e.intrinsic(name, kind, [level]), vector(I8, self.lanes))
+    def _linear(self) -> bool:
+        """Whether levels follow from sums by one multiplication: then scale and bias do it."""
+        return self.workload.output == "uint8" and self.workload.activation in CLIPPED
 
     def _quantization(self, place: int) -> Value:
         """One of the numbers of a requantization, on all lanes."""
@@ -257,20 +293,29 @@ class _TileWriter:
         return splat(self.e, number, self.lanes)
 
     def _constants(self, column: int) -> tuple[Value, ...]:
-        """Vectors of per-column floats; these arrays are padded to whole panels."""
+        """Vectors of per-column floats, read once; these arrays are padded to whole panels."""
         names = ("scale", "bias") if self.workload.dtype == "int8" else ("bias",)
         if names == ("bias",) and not self.workload.bias:
             return ()
-        offset = 4 * self.lanes * column
-        places = (self.e.at(self.arguments[name], offset) for name in names)
-        return tuple(self.e.load(place, vector(F32, self.lanes), align=4) for place in places)
+        if column not in self.kept:
+            offset = 4 * self.lanes * column
+            places = (self.e.at(self.arguments[name], offset) for name in names)
+            kind = vector(F32, self.lanes)
+            found = tuple(self.e.load(place, kind, align=4) for place in places)
+            if self.levels is not None and self._linear:
+                inverse, zero = self.levels.inverse, self.levels.zero
+                bias = multiply_add(self.e, found[1], inverse, zero, fused=self.fused)
+                found = (self.e.builder.fmul(found[0], inverse), bias)
+            self.kept[column] = found
+        return self.kept[column]
 
-    def _mask(self, column: int) -> Any | None:
-        """Which lanes of a vector of columns are valid; None when all are."""
-        valid = self.tile.columns - column * self.lanes
-        if valid >= self.lanes:
+    def _mask(self, column: int, vectors: int = 1, lanes: int = 0) -> Any | None:
+        """Which lanes from a vector of columns on are valid; None when all are."""
+        valid = min(self.tile.columns, (column + vectors) * self.lanes) - column * self.lanes
+        lanes = lanes or self.lanes
+        if valid >= lanes:
             return None
-        return ir.Constant(vector(I1, self.lanes), [lane < valid for lane in range(self.lanes)])
+        return ir.Constant(vector(I1, lanes), [lane < valid for lane in range(lanes)])
 
     def _got(self, name: str, row: int, column: int, element: Any = F32) -> Value:
         """Valid columns of one vector of `out` or `residual`; what is not valid is 0."""
@@ -283,8 +328,9 @@ class _TileWriter:
         arguments = [pointer, ir.Constant(I32, size), mask, nothing]
         return e.intrinsic(f"llvm.masked.load.v{self.lanes}{suffix}.p0", kind, arguments)
 
-    def _put(self, value: Value, row: int, column: int) -> None:
-        e, mask, size = self.e, self._mask(column), self._size
+    def _put(self, value: Value, row: int, column: int, vectors: int = 1) -> None:
+        e, lanes, size = self.e, value.type.count, self._size
+        mask = self._mask(column, vectors, lanes)
         pointer = self._place("out", row, column, size)
         if mask is None:
             e.store(value, pointer, align=size)
@@ -292,7 +338,7 @@ class _TileWriter:
         if size == 1:
             self._put_bytes(value, pointer, mask)
             return
-        name = f"llvm.masked.store.v{self.lanes}f32.p0"
+        name = f"llvm.masked.store.v{lanes}f32.p0"
         e.intrinsic(name, VOID, [value, pointer, ir.Constant(I32, size), mask])
 
     def _put_bytes(self, value: Value, pointer: Value, mask: Any) -> None:

@@ -16,6 +16,9 @@ SHAPES = (
 )
 """Register blocks worth trying: rows of x, vectors of w."""
 
+NEXT = -1
+"""What is fetched ahead is the next block of weights."""
+
 PAGE, WAYS = 4096, 8
 """Rows this many bytes apart share a set of the first cache, which holds so many of them."""
 
@@ -32,7 +35,8 @@ class Schedule:
         row_tiles: Tiles of rows in one block of rows.
         parallel: What is shared out among threads: "rows", "columns" or "blocks" (both).
         order: The outer loop: over "columns" (w stays in cache) or over "rows" (x stays).
-        prefetch: Steps by which packed w is fetched ahead; 0 for never.
+        prefetch: Steps by which packed w is fetched ahead; 0 for never; `NEXT` for the block of w
+            that comes next, spread over all tiles that use this one (convolutions).
     """
 
     rows: int = 14
@@ -72,6 +76,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "row_tiles": (1, 2, 4, 8, 16, 64),
     "parallel": ("rows", "columns", "blocks"),
     "order": ("columns", "rows"),
-    "prefetch": (0, 8),
+    "prefetch": (0, 8, NEXT),
 }
 """Values of the fields that are chosen one by one; `SHAPES` holds the pairs of rows and vectors."""

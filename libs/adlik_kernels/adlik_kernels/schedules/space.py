@@ -12,7 +12,7 @@ from typing import Any
 from adlik_kernels.codegen.isa import GROUP
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import conv_default, even_tiles
-from adlik_kernels.schedules.schedule import CHOICES, PAGE, SHAPES, WAYS, Schedule
+from adlik_kernels.schedules.schedule import CHOICES, NEXT, PAGE, SHAPES, WAYS, Schedule
 from adlik_kernels.workload import BLOCK, Conv2d, Workload
 
 ATTEMPTS = 100
@@ -45,7 +45,11 @@ class Space:
             (any(getattr(schedule, f) not in c for f, c in CHOICES.items()), "a value is unknown"),
             (
                 bool(schedule.k_block) and not self._spills_sums,
-                "sums of int8 products and of convolutions stay in registers",
+                "sums of int8 products stay in registers",
+            ),
+            (
+                schedule.prefetch == NEXT and not isinstance(self.workload, Conv2d),
+                "only convolutions fetch the next block of weights",
             ),
             (
                 schedule.vectors % self._block_vectors != 0 and self._panels(schedule) > 1,
@@ -190,7 +194,7 @@ class Space:
     @property
     def _spills_sums(self) -> bool:
         """Whether sums may go back to memory between blocks of k."""
-        return self.workload.dtype != "int8" and not isinstance(self.workload, Conv2d)
+        return self.workload.dtype != "int8"
 
     def _registers(self, schedule: Schedule) -> int:
         """Registers of the sums, the weights and one spread word, as LLVM will need them."""

@@ -7,12 +7,14 @@ Nothing is copied (no im2col). With order="columns":
 
     for panel in panels of filters      # of all groups; shared out with parallel="columns"
         for rows in blocks of rows      # of the result, of all pictures; shared out with "rows"
-            for row in block
-                for tile in row         # the micro-kernel: pixels x panel
+            for part in blocks of k     # sums go back to memory between them
+                for row in block
+                    for tile in row     # the micro-kernel: pixels x panel
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +25,8 @@ from adlik_kernels.codegen.isa import GROUP, dot_of
 from adlik_kernels.codegen.ukernel import Tile, write_tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
-from adlik_kernels.schedules.conv import even_tiles
-from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.schedules.conv import cut_k, even_tiles
+from adlik_kernels.schedules.schedule import NEXT, Schedule
 from adlik_kernels.templates.dense import BIAS, OUT, QUANTIZATION, RESIDUAL, ROWS, SCALE, W, X
 from adlik_kernels.workload import BLOCK, Conv2d
 
@@ -34,14 +36,14 @@ def conv2d_module(workload: Conv2d, schedule: Schedule, target: Target) -> Any:
 
     Args:
         workload: What is computed.
-        schedule: How; `k_block` is not for convolutions.
+        schedule: How.
         target: For which machine.
 
     Raises:
-        InvalidSchedule: The schedule is not for convolutions.
+        InvalidSchedule: The schedule is not for this convolution.
     """
-    if schedule.k_block:
-        raise InvalidSchedule("A convolution's sums stay in registers: k_block is 0.")
+    if schedule.k_block and workload.dtype == "int8":
+        raise InvalidSchedule("Sums of int8 products stay in registers: k_block is 0.")
     module = ir.Module("conv2d")
     _Nest(module, workload.flattened(), schedule, target).write()
     return module
@@ -83,6 +85,17 @@ class _Array:
         return e.add(place, e.mul(e.div(channel, BLOCK), self.block))
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the sums of one panel: its filters and the number of its block of k."""
+
+    panel: Value
+    filters: int
+    number: Value
+    starts: bool
+    ends: bool
+
+
 class _Nest:
     def __init__(self, module: Any, workload: Conv2d, schedule: Schedule, target: Target) -> None:
         self.module, self.workload, self.schedule, self.target = module, workload, schedule, target
@@ -98,13 +111,14 @@ class _Nest:
         run = workload.dilation[1] == 1 and (bool(self.x.block) or workload.groups == 1)
         channels = workload.channels // workload.groups
         together = BLOCK if self.x.block else channels
-        self.steps = (workload.kernel[1] if run else 1) * together * self.number // 4
-        parts = (
-            (channels // together, self.x.block),
-            (workload.kernel[0], workload.dilation[0] * self.x.row),
-            (1 if run else workload.kernel[1], workload.dilation[1] * self.x.pixel),
+        steps = (workload.kernel[1] if run else 1) * together * self.number // 4
+        levels = (
+            (channels // together, self.x.block * self.number),
+            (workload.kernel[0], workload.dilation[0] * self.x.row * self.number),
+            (1 if run else workload.kernel[1], workload.dilation[1] * self.x.pixel * self.number),
+            (steps, 4),
         )
-        self.parts = tuple((count, apart * self.number) for count, apart in parts)
+        self.outer, self.inner = cut_k(levels, schedule.k_block)
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
         self.chunk, self.chunks, block = self.e.function.args
@@ -146,7 +160,7 @@ class _Nest:
         """One panel of filters by one block of rows; the last panel of a group may be narrower."""
         tail = self.filters - (self.group_panels - 1) * self.width
         if tail == self.width or self.group_panels == 1:
-            self._rows(panel, block, tail)
+            self._k_blocks(panel, block, tail)
             return
         number = self.e.rem(panel, self.group_panels)
         with self.e.builder.if_else(self.e.less(number, self.group_panels - 1)) as (
@@ -154,11 +168,22 @@ class _Nest:
             otherwise,
         ):
             with then:
-                self._rows(panel, block, self.width)
+                self._k_blocks(panel, block, self.width)
             with otherwise:
-                self._rows(panel, block, tail)
+                self._k_blocks(panel, block, tail)
 
-    def _rows(self, panel: Value, block: Value, filters: int) -> None:
+    def _k_blocks(self, panel: Value, block: Value, filters: int) -> None:
+        e, count = self.e, math.prod(turns for turns, _ in self.outer)
+        if count == 1:
+            self._rows(block, _Part(panel, filters, e.word(0), True, True))
+            return
+        self._rows(block, _Part(panel, filters, e.word(0), True, False))
+        if count > 2:
+            with e.loop(1, count - 1) as number:
+                self._rows(block, _Part(panel, filters, number, False, False))
+        self._rows(block, _Part(panel, filters, e.word(count - 1), False, True))
+
+    def _rows(self, block: Value, part: _Part) -> None:
         e, schedule = self.e, self.schedule
         start = e.mul(block, schedule.row_tiles)
         stop = e.least(e.add(start, schedule.row_tiles), self.rows)
@@ -166,32 +191,38 @@ class _Nest:
         larger = tiles[0]
         many = tiles.count(larger)
         with e.loop(start, stop) as row:
+            before = e.mul(e.sub(row, start), len(tiles))
             with e.loop(0, many) as number:
-                self._call(row, e.mul(number, larger), larger, panel, filters)
+                at = (row, e.mul(number, larger), e.add(before, number))
+                self._call(at, larger, part)
             if many < len(tiles):
                 with e.loop(0, len(tiles) - many) as number:
                     column = e.add(e.mul(number, tiles[-1]), many * larger)
-                    self._call(row, column, tiles[-1], panel, filters)
+                    at = (row, column, e.add(before, e.add(number, many)))
+                    self._call(at, tiles[-1], part)
 
-    def _call(self, row: Value, column: Value, pixels: int, panel: Value, filters: int) -> None:
-        e, p, workload = self.e, self.pointers, self.workload
+    def _call(self, at: tuple[Value, Value, Value], pixels: int, part: _Part) -> None:
+        """One tile: its row, its first column and its number among those of the block."""
+        row, column, number_in_block = at
+        e, p, workload, panel = self.e, self.pointers, self.workload, part.panel
         out = self._result(workload.out_border)
         tile = Tile(
             rows=pixels,
-            vectors=-(-filters // self.target.lanes),
-            columns=filters,
+            vectors=-(-part.filters // self.target.lanes),
+            columns=part.filters,
             unroll=self.schedule.unroll,
-            prefetch=self.schedule.prefetch,
-            starts=True,
-            ends=True,
+            prefetch=max(self.schedule.prefetch, 0),
+            starts=part.starts,
+            ends=part.ends,
             x_row=workload.stride[1] * self.x.pixel * self.number,
             x_step=4,
             out_row=self.size * out.pixel,
             w_step=4 * self.width,
-            segments=self.parts[-1][0],
-            x_segment=self.parts[-1][1],
+            segments=self.inner[-2][0] if len(self.inner) > 1 else 1,
+            x_segment=self.inner[-2][1] if len(self.inner) > 1 else 0,
             out_block=self.size * out.block,
-            around=self.parts[:-1],
+            around=self.inner[:-2],
+            ahead=self._ahead(),
         )
         group, number = e.div(panel, self.group_panels), e.rem(panel, self.group_panels)
         picture, line = e.div(row, workload.out_height), e.rem(row, workload.out_height)
@@ -201,28 +232,58 @@ class _Nest:
         channel = e.mul(group, workload.channels // workload.groups)
         x = self.x.place(e, (picture, above, left), channel)
         filters_before = e.add(e.mul(group, self.filters), e.mul(number, self.width))
-        at, residual_at = (
+        written, residual_at = (
             self._result(border).place(
                 e, (picture, e.add(line, border), e.add(column, border)), filters_before
             )
             for border in (workload.out_border, workload.residual_border)
         )
-        panel_bytes = tile.w_step * workload.depth // GROUP[workload.dtype]
+        words = math.prod(turns for turns, _ in self.inner)
+        panel_words = words * math.prod(turns for turns, _ in self.outer)
+        w = e.add(e.mul(panel, panel_words), e.mul(part.number, words))
         residual_size = 1 if workload.residual_dtype == "uint8" else 4
         arguments = [
-            e.word(self.steps),
-            e.at(p[X], e.mul(x, self.number)),
-            e.at(p[W], e.mul(panel, panel_bytes)),
-            e.at(p[OUT], e.mul(at, self.size)),
+            e.word(self.inner[-1][0]),
+            e.at(p[X], e.add(e.mul(x, self.number), self._before(part.number))),
+            e.at(p[W], e.mul(w, tile.w_step)),
+            e.at(p[OUT], e.mul(written, self.size)),
             e.at(p[BIAS], e.mul(filters_before, 4)),
             e.at(p[RESIDUAL], e.mul(residual_at, residual_size)),
             e.at(p[SCALE], e.mul(filters_before, 4)),
             p[QUANTIZATION],
         ]
+        if tile.ahead:
+            arguments.append(self._next(arguments[2], number_in_block, tile, words))
         if tile.name not in self.tiles:
             dot = dot_of(workload.dtype, self.target)
             self.tiles[tile.name] = write_tile(self.module, tile, workload, dot, self.target.lanes)
         e.builder.call(self.tiles[tile.name], arguments)
+
+    def _ahead(self) -> int:
+        """Bytes of the next weights to fetch at each step, so that the block's tiles fetch all.
+
+        They are spread evenly: a burst would wait for memory.
+        """
+        if self.schedule.prefetch != NEXT:
+            return 0
+        tiles = len(even_tiles(self.workload.out_width, self.schedule.rows))
+        together = tiles * min(self.schedule.row_tiles, self.workload.out_height)
+        return -(-4 * self.width // together // 16) * 16
+
+    def _next(self, w: Value, number: Value, tile: Tile, words: int) -> Value:
+        """A tile's share of the weights behind `w`; once all are fetched, what is here already."""
+        e, share = self.e, tile.ahead * words
+        place = e.at(w, e.add(e.mul(number, share), tile.w_step * words))
+        more = e.less(e.mul(number, tile.ahead), tile.w_step)
+        return e.builder.select(more, place, w)
+
+    def _before(self, number: Value) -> Value:
+        """Bytes of x before a block of k."""
+        e, before = self.e, self.e.word(0)
+        for turns, apart in reversed(self.outer):
+            before = e.add(before, e.mul(e.rem(number, turns), apart))
+            number = e.div(number, turns)
+        return before
 
     def _result(self, border: int) -> _Array:
         """How the result, or a residual, lies within its border."""
