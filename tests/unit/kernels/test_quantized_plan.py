@@ -115,6 +115,18 @@ def test_what_has_no_kernel_for_levels_computes_with_numbers(path, builder):
     assert plan.graph.operators[-1].w_scale is not None
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("window", [1, 3])
+def test_pixels_of_an_input_fill_words(path, builder, channels, window):
+    model = builder((channels, 11, 67))
+    q = Quantized(model)
+    q.conv(q.levels("x", 0.03, 121), channels, 8, window)
+    plan = check(path, model, 0.03)
+    quantize, conv = plan.graph.operators
+    assert plan.graph.values[quantize.output].shape == (11, 67, 4)
+    assert conv.w_scale is not None
+
+
 def test_levels_of_each_row_of_a_sequence(path, builder):
     model = builder((5, 24))
     q = Quantized(model)

@@ -27,7 +27,10 @@ def lower_input(plan: Lowering, name: str) -> Step:
     """Returns what turns a caller's picture into channels last, and into levels if that is all."""
     made = _only_levels(plan, name) or name
     levels = plan.value(made).levels
-    layout = Layout(plan.grids[made], to_last=True, last="uint8" if levels else "float32")
+    grid, channels = plan.grids[made], plan.value(name).columns
+    planes = channels if channels != grid.channels else 0
+    last = "uint8" if levels else "float32"
+    layout = Layout(grid, to_last=True, last=last, planes=planes)
     levelled = ([levels.scale], [levels.zero]) if levels else None
     return _step(plan, layout, {0: IN + name, 1: made}, (BATCH,), levelled)
 

@@ -54,12 +54,15 @@ class Layout:
         first: Element type of the channels-first side, "float32" or "uint8".
         last: Element type of the channels-last side. A float32 and a uint8 side are quantized or
             dequantized on the way, with one scale and one zero.
+        planes: Channels of the channels-first side, where the uint8 channels-last side has four to
+            fill words; 0 for as many as the other.
     """
 
     grid: Grid
     to_last: bool
     first: str = "float32"
     last: str = "float32"
+    planes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ def write_layout(e: Emitter, work: Layout, lanes: int) -> None:
         row, number = e.div(unit, spans), e.rem(unit, spans)
         column = e.least(e.mul(number, span), columns - span)
         place = e.add(e.mul(row, grid.width), column)
-        number = e.add(e.mul(picture, plane * grid.channels), place)
+        number = e.add(e.mul(picture, plane * (work.planes or grid.channels)), place)
         if not grid.border:
             beside = e.mul(e.add(e.mul(picture, plane), column), sides.last_size * grid.channels)
         else:
@@ -160,7 +163,9 @@ def write_layout(e: Emitter, work: Layout, lanes: int) -> None:
             channels=grid.channels,
         )
         tile = (widest(span, sides.most), widest(grid.channels, PIECE))
-        if grid.channels <= INTERLEAVED:
+        if work.planes:
+            sides.write_words(run, tile[0], work.planes)
+        elif grid.channels <= INTERLEAVED:
             sides.write_interleaved(run, tile[0], grid.channels, to_last=work.to_last)
         else:
             sides.write_tiles(run, tile, to_last=work.to_last)
@@ -221,6 +226,22 @@ class _Sides:
                 rows = [self._load_last(place, pixels) for place in pieces]
                 for place, value in zip(planes, separate(e, rows), strict=True):
                     self._store_row(value, place)
+
+        cover(e, run.pixels, pixels, one)
+
+    def write_words(self, run: _Run, pixels: int, channels: int) -> None:
+        """Writes a run of pixels of fewer than four channels, each as one word of four bytes."""
+        e, words = self.e, vector(I32, pixels)
+
+        def one(pixel: Value) -> None:
+            apart = e.at(run.apart, e.mul(pixel, self.first_size))
+            total: Value = ir.Constant(words, [0] * pixels)
+            for n in range(channels):
+                place = e.at(apart, e.mul(e.word(n), run.channel))
+                row = e.builder.zext(self._load_row(place, pixels), words)
+                row = e.builder.shl(row, ir.Constant(words, [8 * n] * pixels))
+                total = e.builder.or_(total, row)
+            e.store(total, e.at(run.beside, e.mul(pixel, run.pixel)), 1)
 
         cover(e, run.pixels, pixels, one)
 

@@ -43,6 +43,8 @@ def conv(reader: Reader, node: Node) -> None:
         raise UnsupportedGraph("A plan knows convolutions of pictures with fitting weights only.")
     frame = frame_of(node, (w.shape[2], w.shape[3]), (height, width))
     is_depthwise = groups == channels == w.shape[0] > 1 and frame.dilation == (1, 1)
+    if w_scale is not None and w.shape[1] % WORD and _fill_words(reader, source, groups):
+        w = np.pad(w, ((0, 0), (0, -w.shape[1] % WORD), (0, 0), (0, 0)))
     if w_scale is not None and (is_depthwise or w.shape[1] % WORD):
         # Words of four levels along k: other convolutions compute with the numbers.
         source, w, w_scale = reader.real(node.inputs[0]), levels.as_floats(w, w_scale, axis=0), None
@@ -60,6 +62,19 @@ def conv(reader: Reader, node: Node) -> None:
         groups=groups,
     )
     reader.emit(operator, Value((*frame.slid((height, width)), w.shape[0])))
+
+
+def _fill_words(reader: Reader, source: str, groups: int) -> bool:
+    """Lets an input's pixels fill whole words of levels, if only this convolution reads them."""
+    maker = reader.only_maker(source)
+    if maker is None or maker.kind != "quantize" or groups != 1:
+        return False
+    (given,) = maker.inputs
+    value = reader.values[source]
+    if given in reader.made or reader.uses[given] != 1 or value.columns >= WORD:
+        return False
+    reader.values[source] = replace(value, shape=(*value.shape[:2], WORD))
+    return True
 
 
 def batch_norm(reader: Reader, node: Node) -> None:
