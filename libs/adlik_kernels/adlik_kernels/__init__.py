@@ -59,9 +59,10 @@ from adlik_kernels.operators.ranking import softmax_top_k
 from adlik_kernels.operators.rows import layer_norm, softmax
 from adlik_kernels.operators.transposed import PreparedTransposed, prepare_conv2d_transposed
 from adlik_kernels.operators.winograd import PreparedWinograd, prepare_winograd
+from adlik_kernels.plans.costs import merge_costs
 from adlik_kernels.plans.export import export_plan
 from adlik_kernels.plans.graph import UnsupportedGraph
-from adlik_kernels.plans.model import Model, load_model
+from adlik_kernels.plans.model import Model, load_model, measure_model
 from adlik_kernels.plans.plan import Plan, load_plan
 from adlik_kernels.schedules.registry import merge_records
 
@@ -109,6 +110,8 @@ __all__ = [
     "load_plan",
     "look_up",
     "max_pool",
+    "measure_model",
+    "merge_costs",
     "merge_records",
     "multiply",
     "prepare_conv2d",

@@ -1,6 +1,6 @@
 """Adlik's own engine: plans of generated kernels, ONNX Runtime for what plans do not know.
 
-A bundle holds the ONNX model, tuning records for its operators and a report of what runs where.
+A bundle holds the ONNX model, what was measured of its operators and a report of what runs where.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from adlik_runtimes.engine import (
 )
 from adlik_runtimes.onnxruntime import load_error
 
-MODEL_FILE, RECORDS_FILE, REPORT_FILE = "model.onnx", "records.jsonl", "report.json"
+MODEL_FILE, REPORT_FILE = "model.onnx", "report.json"
+RECORDS_FILE, COSTS_FILE = "records.jsonl", "costs.jsonl"
 
 
 class KernelsModel:
@@ -92,9 +93,10 @@ class Kernels:
 
         check_precision(self, precision)
         if path.is_dir():
-            records = path / RECORDS_FILE
-            if records.is_file():
-                adlik_kernels.merge_records(records)
+            if (path / RECORDS_FILE).is_file():
+                adlik_kernels.merge_records(path / RECORDS_FILE)
+            if (path / COSTS_FILE).is_file():
+                adlik_kernels.merge_costs(path / COSTS_FILE)
             path = path / MODEL_FILE
         try:
             return KernelsModel(adlik_kernels.load_model(path, threads=threads))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from adlik_kernels.machine.target import Target
+from adlik_kernels.plans.costs import known_costs
 from adlik_kernels.plans.graph import Graph, Operator, Value
 from adlik_kernels.plans.steps import residual_of
 from adlik_kernels.plans.ways import (
@@ -19,7 +20,6 @@ from adlik_kernels.plans.ways import (
     Way,
     bare_workload,
     cost_key,
-    known_costs,
     reorder_key,
     ways_of,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import InvalidOperand
+from adlik_kernels.plans.costs import costs_of, measure_ways
 from adlik_kernels.plans.graph import BATCH, TOKENS, Array, Size, UnsupportedGraph
 from adlik_kernels.plans.partition import Part, Split, share, split
 from adlik_kernels.plans.plan import Plan
@@ -130,6 +132,25 @@ def load_model(path: Path, batches: Iterable[int] = (1,), threads: int = 0) -> M
         UnsupportedGraph: The file has no inputs or outputs.
     """
     return Model(read_source(path), batches, threads)
+
+
+def measure_model(path: Path, threads: int = 0, seconds: float = 60.0) -> list[str]:
+    """Measures the ways to compute a model's convolutions, for plans that are made from now on.
+
+    Args:
+        path: The model's file.
+        threads: Threads that share a call; 0 as configured.
+        seconds: Time after which no further convolution is measured.
+
+    Returns:
+        The lines of all costs that are known of this model, as `costs.merge_costs` reads them.
+    """
+    threads, target = threads or configuration.threads(), configuration.target()
+    graphs = [part.graph for part in split(read_source(path)).parts if part.graph is not None]
+    end = time.monotonic() + seconds
+    for graph in graphs:
+        measure_ways(graph, target, threads, end - time.monotonic())
+    return costs_of(graphs, target, threads)
 
 
 def _compiled(

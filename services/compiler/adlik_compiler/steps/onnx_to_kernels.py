@@ -8,10 +8,13 @@ from pathlib import Path
 
 from adlik_common import bundle
 from adlik_common.errors import EngineFailed
-from adlik_runtimes.kernels import ENGINE, MODEL_FILE, REPORT_FILE
+from adlik_runtimes.kernels import COSTS_FILE, ENGINE, MODEL_FILE, REPORT_FILE
 
 from adlik_compiler.onnx_source import self_contained
 from adlik_compiler.planner import Step
+
+MEASURE_SECONDS = 20.0
+"""Time after which no further convolution's algorithms and layouts are compared."""
 
 
 def convert(source: str, folder: str, precision: str) -> str:
@@ -21,6 +24,8 @@ def convert(source: str, folder: str, precision: str) -> str:
         EngineFailed: No part of the model can be computed by a plan.
         InvalidModel: It is no ONNX model.
     """
+    import adlik_kernels
+
     output = Path(folder)
     model = self_contained(Path(source), output)
     report = ENGINE.load(model, precision=precision).report()
@@ -31,10 +36,12 @@ def convert(source: str, folder: str, precision: str) -> str:
             f"No part of the model is faster as a plan: {told[:500]}.",
             cure="Nothing to do: other engines serve it.",
         )
+    costs = adlik_kernels.measure_model(model, seconds=MEASURE_SECONDS)
+    (output / COSTS_FILE).write_text("".join(f"{line}\n" for line in costs))
     (output / REPORT_FILE).write_text(json.dumps(report, indent=1))
     shutil.copyfile(model, output / MODEL_FILE)
     archive = output / "kernels.zip"
-    bundle.pack(output, [MODEL_FILE, REPORT_FILE], archive)
+    bundle.pack(output, [MODEL_FILE, REPORT_FILE, COSTS_FILE], archive)
     return str(archive)
 
 
