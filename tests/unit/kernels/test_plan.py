@@ -121,6 +121,16 @@ def test_grouped_dilated_and_unevenly_padded_convolutions(path, builder):
     assert [operator.groups for operator in plan.graph.operators] == [2, 1, 1]
 
 
+def test_transposed_convolutions(path, builder):
+    model = builder((6, 5, 7))
+    sides = {"strides": [2, 3], "pads": [1, 0, 1, 0], "output_padding": [1, 2]}
+    model.node("ConvTranspose", model.last, model.weight(6, 9, 4, 3), model.weight(9), **sides)
+    model.node("Relu")
+    model.conv(9, 4, 3)
+    plan = model.check(path)
+    assert [operator.kind for operator in plan.graph.operators] == ["transposed", "conv"]
+
+
 def test_bad_inputs_are_refused(path, builder):
     model = builder((20,))
     model.node("Gemm", model.last, model.weight(20, 4))

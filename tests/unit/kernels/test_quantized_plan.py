@@ -103,16 +103,17 @@ def test_two_branches_of_levels_are_added(path, builder):
     assert plan.graph.operators[3].activation == "relu"
 
 
-def test_what_has_no_kernel_for_levels_computes_with_numbers(path, builder):
+def test_depthwise_convolutions_of_levels(path, builder):
     model = builder((3, 9, 8))
     q = Quantized(model)
-    q.conv(q.levels("x", 0.03, 128), 3, 8, 3)  # three channels fill no word
+    q.conv(q.levels("x", 0.03, 128), 3, 8, 3)
     q.conv(q.levels(model.last, 0.03, 128), 1, 8, 3, group=8)
     model.node("HardSwish")
     q.conv(q.levels(model.last, 0.02, 20), 8, 5)
     plan = check(path, model, 0.03)
-    assert [operator.kind for operator in plan.graph.operators][-1] == "conv"
-    assert plan.graph.operators[-1].w_scale is not None
+    kinds = [operator.kind for operator in plan.graph.operators]
+    assert kinds == ["quantize", "conv", "depthwise", "conv"]
+    assert all(o.w_scale is not None for o in plan.graph.operators if o.w is not None)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

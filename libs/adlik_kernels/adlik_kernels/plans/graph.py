@@ -92,8 +92,8 @@ class Operator:
     """One fused operator.
 
     Attributes:
-        kind: "conv", "depthwise", "dense", "max", "mean", "sum", "scale", "map", "softmax",
-            "norm", "attention", "quantize", "dequantize" or "reorder".
+        kind: "conv", "depthwise", "transposed", "dense", "max", "mean", "sum", "scale", "map",
+            "softmax", "norm", "attention", "quantize", "dequantize" or "reorder".
         inputs: Names of the values it reads. The second of "conv" and "dense" is the residual;
             those of "attention" are queries, keys, values and, if there is one, the mask.
         output: Name of the value it makes.
@@ -106,6 +106,7 @@ class Operator:
         padding: Rows and columns around the picture: above, left, below, right.
         dilation: Pixels from one place of the window to the next.
         groups: Groups of channels of a "conv".
+        output_padding: Rows and columns more at the end of a "transposed".
         activation: One of `workload.ACTIVATION_NAMES`, or "".
         epsilon: What "norm" adds to the variance.
         heads: Heads of an "attention".
@@ -124,6 +125,7 @@ class Operator:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    output_padding: tuple[int, int] = (0, 0)
     activation: str = ""
     epsilon: float = 0.0
     heads: int = 0

@@ -6,19 +6,15 @@ A new operator is a function here, or in a module beside, and a line in `MAKERS`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from adlik_kernels.codegen.build import load
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.conv import along_k, conv2d_kernel
 from adlik_kernels.operators.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
-from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.operators.packing import pack_groups, pack_weights, pad_columns
 from adlik_kernels.operators.winograd import pack_winograd, scratch_bytes, winograd_kernel
+from adlik_kernels.plans.ends import end_of, residual_dtype
 from adlik_kernels.plans.graph import BATCH, Operator, UnsupportedGraph
+from adlik_kernels.plans.lowering_filters import lower_depthwise, lower_transposed
 from adlik_kernels.plans.lowering_rows import lower_attention, lower_norm
 from adlik_kernels.plans.lowering_small import (
     is_input_levels,
@@ -30,7 +26,6 @@ from adlik_kernels.plans.steps import Lowering, Step, residual_of
 from adlik_kernels.plans.ways import WINOGRAD
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.schedules.winograd import winograd_default
-from adlik_kernels.templates.depthwise import Depthwise, depthwise_module
 from adlik_kernels.workload import Conv2d, Dense
 
 
@@ -64,7 +59,7 @@ def _conv(plan: Lowering, operator: Operator) -> Step:
     return Step(
         kernel=conv2d_kernel(workload, schedule, plan.target),
         values={0: operator.inputs[0], 2: operator.output, 4: residual_of(operator)},
-        fixed={1: packed, **_end(plan, operator, turned)},
+        fixed={1: packed, **end_of(plan, operator, turned)},
         counts={7: (BATCH,)},
         rows=(BATCH,),
         work=workload.operations,
@@ -110,61 +105,11 @@ def _conv_workload(plan: Lowering, operator: Operator) -> Conv2d:
         bias=is_int8 or operator.bias is not None,
         residual=bool(residual),
         activation=operator.activation,
-        residual_dtype=_residual_dtype(plan, operator),
+        residual_dtype=residual_dtype(plan, operator),
         dilation=operator.dilation,
         groups=operator.groups,
         in_layout=plan.value(operator.inputs[0]).layout,
         out_layout=plan.value(operator.output).layout,
-    )
-
-
-def _residual_dtype(plan: Lowering, operator: Operator) -> str:
-    residual = residual_of(operator)
-    return "uint8" if residual and plan.value(residual).levels else "float32"
-
-
-def _end(plan: Lowering, operator: Operator, w: NDArray[Any]) -> dict[int, NDArray[Any]]:
-    """The constants of a product's fused end, by their places."""
-    constants: Constants
-    if operator.w_scale is None:
-        constants = float_constants(operator.bias, w.shape[1])
-    else:
-        given, made = (plan.value(n).levels for n in (operator.inputs[0], operator.output))
-        residual = residual_of(operator)
-        added = plan.value(residual).levels if residual else None
-        assert given is not None
-        quantization = Quantization(
-            x_scale=given.scale,
-            x_zero=given.zero,
-            w_scale=operator.w_scale,
-            out_scale=made.scale if made else 0.0,
-            out_zero=made.zero if made else 0,
-            residual_scale=added.scale if added else 0.0,
-            residual_zero=added.zero if added else 0,
-        )
-        constants = int8_constants(quantization, w, operator.bias, residual=bool(residual))
-    return dict(zip((3, 5, 6), constants, strict=True))
-
-
-def _depthwise(plan: Lowering, operator: Operator) -> Step:
-    assert operator.w is not None
-    if operator.w_scale is not None:
-        raise UnsupportedGraph("There is no depthwise convolution of levels.")
-    given, made = plan.grids[operator.inputs[0]], plan.grids[operator.output]
-    shape = (operator.window, operator.stride, operator.padding[:2])
-    workload = Depthwise(given, made, *shape, operator.activation)
-    target = plan.target
-    loaded = load("depthwise", workload, lambda: depthwise_module(workload, target), target)
-    weights = np.ascontiguousarray(operator.w[:, 0].transpose(1, 2, 0))
-    bias = pad_columns(0.0 if operator.bias is None else operator.bias, made.channels)
-    return Step(
-        kernel=loaded,
-        values={0: operator.inputs[0], 1: operator.output},
-        fixed={2: weights, 4: bias},
-        counts={3: (BATCH,)},
-        rows=(BATCH,),
-        work=2 * made.numbers * operator.window[0] * operator.window[1],
-        threshold=WORTH_SHARING,
     )
 
 
@@ -193,7 +138,7 @@ def _product(plan: Lowering, operator: Operator, like: int) -> Step:
         bias=is_int8 or operator.bias is not None,
         residual=bool(residual),
         activation=operator.activation,
-        residual_dtype=_residual_dtype(plan, operator),
+        residual_dtype=residual_dtype(plan, operator),
     )
     schedule = choose(workload.for_rows(like), plan.target, plan.threads).schedule
     packed = pack_weights(operator.w, schedule.vectors * plan.target.lanes, workload.dtype)
@@ -202,7 +147,7 @@ def _product(plan: Lowering, operator: Operator, like: int) -> Step:
     return Step(
         kernel=dense_kernel(kind, schedule, plan.target),
         values={0: operator.inputs[0], 2: operator.output, 4: residual},
-        fixed={1: packed, **_end(plan, operator, operator.w)},
+        fixed={1: packed, **end_of(plan, operator, operator.w)},
         counts={7: rows},
         rows=rows,
         work=workload.for_rows(1).operations,
@@ -214,7 +159,7 @@ MAKERS: dict[str, Callable[[Lowering, Operator], Step]] = {
     "attention": lower_attention,
     "conv": _conv,
     "dense": _dense,
-    "depthwise": _depthwise,
+    "depthwise": lower_depthwise,
     "dequantize": lower_small,
     "map": lower_small,
     "max": lower_small,
@@ -225,5 +170,6 @@ MAKERS: dict[str, Callable[[Lowering, Operator], Step]] = {
     "scale": lower_small,
     "softmax": lower_small,
     "sum": lower_small,
+    "transposed": lower_transposed,
 }
 """What makes the kernel of an operator, by its kind."""

@@ -12,7 +12,8 @@ from adlik_kernels.codegen.build import Loaded
 from adlik_kernels.machine.target import Target
 from adlik_kernels.operators.operands import address
 from adlik_kernels.plans.graph import BATCH, Graph, Operator, Size, Value
-from adlik_kernels.templates.small import Grid
+from adlik_kernels.templates.grids import Grid
+from adlik_kernels.templates.phases import Transposed2d
 
 IN, OUT = "@in:", "@out:"
 """Beginnings of the names of arrays that callers give: channels first, as models see them."""
@@ -96,10 +97,41 @@ def grids_of(graph: Graph) -> dict[str, Grid]:
     """Returns every value's place in memory: its border is what windows that read it need."""
     borders = dict.fromkeys(graph.values, 0)
     for operator in graph.operators:
-        if operator.kind in {"conv", "depthwise"}:
-            source = operator.inputs[0]
+        source = operator.inputs[0]
+        if operator.kind == "conv":
             borders[source] = max(borders[source], *operator.padding)
+        if operator.kind == "transposed":
+            borders[source] = max(borders[source], *transposed_of(graph, operator).needed)
     return {name: _grid(value, borders[name]) for name, value in graph.values.items()}
+
+
+def transposed_of(
+    graph: Graph, operator: Operator, border: int | None = None, out_border: int = 0
+) -> Transposed2d:
+    """Returns what a transposed convolution computes.
+
+    Args:
+        graph: The model.
+        operator: The convolution.
+        border: Rows and columns around its input; as many as it needs if not given.
+        out_border: The same around its result.
+    """
+    assert operator.w is not None
+    height, width, channels = (int(size) for size in graph.values[operator.inputs[0]].shape)
+    return Transposed2d(
+        height=height,
+        width=width,
+        channels=channels,
+        filters=operator.w.shape[1],
+        kernel=operator.window,
+        stride=operator.stride,
+        padding=operator.padding[:2],
+        output_padding=operator.output_padding,
+        border=None if border is None else (border, border),
+        out_border=out_border,
+        bias=operator.bias is not None,
+        activation=operator.activation,
+    )
 
 
 def _grid(value: Value, border: int) -> Grid:

@@ -26,6 +26,7 @@ READERS: dict[str, Callable[[Reader, Node], None]] = {
     "Concat": sizes.concat,
     "Constant": sizes.constant,
     "Conv": pictures.conv,
+    "ConvTranspose": pictures.conv_transposed,
     "DequantizeLinear": levels.dequantize,
     "Div": joints.divide,
     "Dropout": sizes.same,

@@ -15,7 +15,7 @@ _NAMES = {
     "Tanh": "tanh",
     "HardSwish": "hardswish",
 }
-ACTIVE = ("conv", "depthwise", "dense", "sum")
+ACTIVE = ("conv", "depthwise", "transposed", "dense", "sum")
 """Operators that an activation behind them joins."""
 
 

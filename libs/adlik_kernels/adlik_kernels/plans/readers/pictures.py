@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from adlik_kernels.errors import KernelError
 from adlik_kernels.plans.graph import Node, Operator, UnsupportedGraph, Value, as_float
 from adlik_kernels.plans.reader import Reader
 from adlik_kernels.plans.readers import levels, normalization, sizes
+from adlik_kernels.templates.phases import Transposed2d
 
 CONVOLUTIONS = ("conv", "depthwise")
 
@@ -45,7 +47,7 @@ def conv(reader: Reader, node: Node) -> None:
     is_depthwise = groups == channels == w.shape[0] > 1 and frame.dilation == (1, 1)
     if w_scale is not None and w.shape[1] % WORD and _fill_words(reader, source, groups):
         w = np.pad(w, ((0, 0), (0, -w.shape[1] % WORD), (0, 0), (0, 0)))
-    if w_scale is not None and (is_depthwise or w.shape[1] % WORD):
+    if w_scale is not None and w.shape[1] % WORD and not is_depthwise:
         # Words of four levels along k: other convolutions compute with the numbers.
         source, w, w_scale = reader.real(node.inputs[0]), levels.as_floats(w, w_scale, axis=0), None
     operator = Operator(
@@ -62,6 +64,44 @@ def conv(reader: Reader, node: Node) -> None:
         groups=groups,
     )
     reader.emit(operator, Value((*frame.slid((height, width)), w.shape[0])))
+
+
+def conv_transposed(reader: Reader, node: Node) -> None:
+    """ConvTranspose in floats, of any window and up to four steps."""
+    w, w_scale = levels.weights(reader, node.inputs[1], axis=1)
+    w = w if w_scale is None else levels.as_floats(w, w_scale, axis=1)
+    source = reader.real(node.inputs[0])
+    height, width, channels = picture(reader, source)
+    if w.ndim != 4 or w.shape[0] != channels or node.attributes.get("group", 1) != 1:
+        raise UnsupportedGraph("A plan knows transposed convolutions without groups only.")
+    window = (w.shape[2], w.shape[3])
+    frame = frame_of(node, pair(node.attributes.get("kernel_shape", window)), (height, width))
+    more = tuple(node.attributes.get("output_padding", (0, 0)))
+    is_named = "output_shape" in node.attributes or "auto_pad" in node.attributes
+    if is_named or frame.padding[:2] != frame.padding[2:] or frame.dilation != (1, 1):
+        raise UnsupportedGraph("A plan knows transposed convolutions with plain padding only.")
+    try:
+        workload = Transposed2d(
+            *(height, width, channels, w.shape[1]),
+            kernel=window,
+            stride=frame.stride,
+            padding=frame.padding[:2],
+            output_padding=(more[0], more[1]),
+        )
+    except KernelError as error:
+        raise UnsupportedGraph(error.message) from error
+    operator = Operator(
+        kind="transposed",
+        inputs=(source,),
+        output=node.outputs[0],
+        w=w,
+        bias=levels.bias(reader, node.input(2), w.shape[1]),
+        window=window,
+        stride=frame.stride,
+        padding=frame.padding,
+        output_padding=(more[0], more[1]),
+    )
+    reader.emit(operator, Value((*workload.result, w.shape[1])))
 
 
 def _fill_words(reader: Reader, source: str, groups: int) -> bool:
