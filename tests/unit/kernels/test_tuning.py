@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,16 @@ from adlik_kernels import (
     configured,
 )
 from adlik_kernels.machine import target
+from adlik_kernels.machine.latency import Translation
+from adlik_kernels.machine.roofline import Roofline
 from adlik_kernels.machine.target import host
 from adlik_kernels.schedules.db import Database, Record, shipped, workload_of
 from adlik_kernels.schedules.registry import choose, database_path
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import Annealing, Evolution, Grid, Learned, Policy, Random, tune
-from adlik_kernels.search.cost import FEATURES, BoostedTrees, CostModel, features
+from adlik_kernels.search.cost import BoostedTrees, CostModel
+from adlik_kernels.search.features import FEATURES, features
 from adlik_kernels.search.measure import Measurement, Meter
 from adlik_kernels.templates.conv import conv2d_module
 from adlik_kernels.templates.dense import dense_module
@@ -31,6 +35,15 @@ LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 WORKLOAD = Dense(64, 256, 128)
 SPACE = Space(WORKLOAD, host(), 2)
+LIMITS = Roofline(
+    machine="a machine",
+    target=host().key,
+    threads=1,
+    operations={"fp32": 1.5e11, "bf16": 1.5e11, "int8": 6e11},
+    bandwidth={"l1": 2.5e11, "l2": 1.1e11, "l3": 2e10, "memory": 6e9},
+    latency={"l1": 1.4e-9, "l2": 6e-9, "l3": 3e-8, "memory": 1e-7},
+    translation=Translation(64, 1536, 3e-9, 1.6e-8),
+)
 
 
 @pytest.fixture
@@ -216,7 +229,23 @@ def test_boosted_trees_learn_steps_and_interactions():
 
 def test_features_are_as_many_as_their_names():
     schedule = SPACE.default()
-    assert len(features(WORKLOAD, schedule, host(), 2)) == len(FEATURES)
+    assert len(features(WORKLOAD, schedule, host(), 2, LIMITS)) == len(FEATURES)
+
+
+def test_features_are_relative_to_the_machine():
+    """A machine whose every limit is twice as high, and everything it measures, looks the same."""
+    twice = replace(
+        LIMITS,
+        operations={name: 2 * speed for name, speed in LIMITS.operations.items()},
+        bandwidth={name: 2 * speed for name, speed in LIMITS.bandwidth.items()},
+    )
+    slow = replace(LIMITS, bandwidth={name: speed / 2 for name, speed in LIMITS.bandwidth.items()})
+    large, schedule = Dense(512, 512, 2048), Schedule(8, 2, k_block=256)
+    seen = [features(large, schedule, host(), 1, limits) for limits in (LIMITS, twice, slow)]
+    np.testing.assert_allclose(seen[1], seen[0])
+    waits = [FEATURES.index(f"wait for {name}") for name in ("w", "x", "sums")]
+    for place in waits:
+        assert seen[2][place] == pytest.approx(2 * seen[0][place])
 
 
 def test_a_cost_model_transfers_between_shapes():

@@ -95,7 +95,7 @@ def roofline(threads: int) -> Roofline:
 
 
 def measure_roofline(target: Target, threads: int) -> Roofline:
-    """Measures the limits of a machine, on a thread of its own that is pinned; takes a few seconds."""
+    """Measures the limits of a machine, on a pinned thread of its own: some seconds."""
     with ThreadPoolExecutor(1) as alone:
         return alone.submit(_measure, target, threads).result()
 

@@ -8,60 +8,18 @@ is from Chen et al., "Learning to optimize tensor programs" (2018).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.machine.roofline import Roofline, roofline
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.db import Record, workload_of
 from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.search.features import FEATURES, features
 from adlik_kernels.workload import Workload
-
-FEATURES = (
-    *("log rows", "log columns", "log depth", "log operations", "threads"),
-    *("tile rows", "tile vectors", "sums", "unroll", "prefetch"),
-    *("log k block", "log k parts", "log row tiles", "log row blocks", "log panels"),
-    *("by rows", "by columns", "columns outside", "tasks", "imbalance", "waste"),
-    *("loads a step", "panel over L1", "x block over L2", "operands over L2", "row tail"),
-    *("aliased rows", "registers used"),
-)
-"""What the model sees of a workload, a schedule and a machine."""
-
-
-def features(workload: Workload, schedule: Schedule, target: Target, threads: int) -> list[float]:
-    """Returns the numbers of `FEATURES`; sizes are relative to the machine's caches."""
-    words = -(-workload.depth // GROUP[workload.dtype])
-    rows, columns = max(workload.rows, 1), workload.columns
-    width = schedule.vectors * target.lanes
-    k_block = min(schedule.k_block or words, words)
-    tiles = -(-rows // schedule.rows)
-    row_tiles = min(schedule.row_tiles, tiles)
-    blocks, panels = -(-tiles // row_tiles), -(-columns // width)
-    tasks = {"rows": blocks, "columns": panels, "blocks": blocks * panels}[schedule.parallel]
-    sums = schedule.rows * schedule.vectors
-    panel, block = 4 * k_block * width, 4 * k_block * row_tiles * schedule.rows
-    aliased = schedule.rows if (4 * words) % 4096 == 0 else 1
-    return [
-        *(math.log2(rows), math.log2(columns), math.log2(words)),
-        *(math.log2(rows * columns * words), threads),
-        *(schedule.rows, schedule.vectors, sums, schedule.unroll, schedule.prefetch),
-        *(math.log2(k_block), math.log2(-(-words // k_block)), math.log2(row_tiles)),
-        *(math.log2(blocks), math.log2(panels)),
-        *(schedule.parallel == "rows", schedule.parallel == "columns"),
-        *(schedule.order == "columns", min(tasks, 64), -(-tasks // threads) * threads / tasks),
-        tiles * schedule.rows * panels * width / (rows * columns),
-        (schedule.rows + schedule.vectors) / sums,
-        math.log2(panel / target.l1_bytes),
-        math.log2(block / target.l2_bytes),
-        math.log2(4 * words * (rows + columns) / target.l2_bytes),
-        (rows % schedule.rows) / schedule.rows,
-        aliased,
-        sums / target.registers,
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +137,17 @@ class CostModel:
         target: The machine that is tuned for.
         threads: Threads that will share the work.
         records: Earlier records of this machine or of others; empty to start from nothing.
+        limits: What one thread of the machine can do; measured here if not given.
     """
 
-    def __init__(self, target: Target, threads: int, records: Iterable[Record] = ()) -> None:
-        self.target, self.threads = target, threads
+    def __init__(
+        self,
+        target: Target,
+        threads: int,
+        records: Iterable[Record] = (),
+        limits: Roofline | None = None,
+    ) -> None:
+        self.target, self.threads, self.limits = target, threads, limits or roofline(1)
         usable = [record for record in records if record.target.endswith(target.level)]
         self._prior = _relative(
             [(record.workload, record.threads, record.schedule, record.speed) for record in usable]
@@ -223,7 +188,7 @@ class CostModel:
         return self._trees.predict(self._rows(rows))
 
     def _rows(self, cases: Sequence[tuple[Workload, Schedule, int]]) -> NDArray[np.float64]:
-        rows = [features(w, s, self.target, threads) for w, s, threads in cases]
+        rows = [features(w, s, self.target, threads, self.limits) for w, s, threads in cases]
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 
     @staticmethod

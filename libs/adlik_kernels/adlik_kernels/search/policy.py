@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from adlik_kernels.schedules.db import Record
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
-from adlik_kernels.search.cost import FEATURES, CostModel, features
+from adlik_kernels.search.cost import CostModel
+from adlik_kernels.search.features import FEATURES, features
 from adlik_kernels.search.plain import ATTEMPTS
 
 EDITS = 48
@@ -104,7 +105,10 @@ class Policy:
     def _seen(self, options: list[Schedule]) -> NDArray[np.float64]:
         """[options, features + 1]: standardized features, then the cost model's opinion."""
         space = self._space
-        rows = [features(space.workload, s, space.target, space.threads) for s in options]
+        rows = [
+            features(space.workload, s, space.target, space.threads, self._model.limits)
+            for s in options
+        ]
         table = np.array(rows, np.float64)
         spread = table.std(axis=0)
         table = (table - table.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
