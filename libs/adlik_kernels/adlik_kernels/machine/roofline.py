@@ -63,10 +63,18 @@ class Roofline:
     latency: dict[str, float]
     translation: Translation
 
-    @property
-    def balance(self) -> float:
-        """Multiplications and additions of fp32 for each byte that comes from the second cache."""
-        return self.operations["fp32"] / self.bandwidth["l2"]
+    def reads(self, size: int, target: Target) -> float:
+        """Returns bytes read a second from the nearest cache that holds so many bytes.
+
+        Args:
+            size: Bytes that are read again and again, of all threads together.
+            target: The machine.
+        """
+        own = self.threads
+        places = (("l1", own * target.l1_bytes), ("l2", own * target.l2_bytes))
+        held = (*places, ("l3", target.l3_bytes))
+        place = next((name for name, room in held if 2 * size <= room), "memory")
+        return self.bandwidth[place]
 
     def to_json(self) -> str:
         """Returns the figures as they are kept."""

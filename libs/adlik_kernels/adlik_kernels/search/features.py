@@ -87,16 +87,9 @@ def _waits(
     tile_pages = schedule.rows * (along + 1) + -(-panel // PAGE)
     block_pages = stacked * along + -(-panel // PAGE)
     return (
-        4 * width / _bandwidth(panel, target, limits) / step,
-        4 * schedule.rows / _bandwidth(block, target, limits) / step,
+        4 * width / limits.reads(panel, target) / step,
+        4 * schedule.rows / limits.reads(block, target) / step,
         written / limits.bandwidth["l2"] / step,
         math.log2(tile_pages / limits.translation.first),
         math.log2(block_pages / limits.translation.second),
     )
-
-
-def _bandwidth(size: int, target: Target, limits: Roofline) -> float:
-    """Bytes a second of data that are used again and again, by the cache that holds them."""
-    places = (("l1", target.l1_bytes), ("l2", target.l2_bytes), ("l3", target.l3_bytes))
-    place = next((name for name, held in places if 2 * size <= held), "memory")
-    return limits.bandwidth[place]
