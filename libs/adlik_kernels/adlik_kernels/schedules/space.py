@@ -108,6 +108,14 @@ class Space:
                 return near
         return self.sample(rng)
 
+    def edits(self, schedule: Schedule) -> list[Schedule]:
+        """Returns the schedules that differ in the register block or in one other choice."""
+        shapes, choices = _useful(self)
+        near = [replace(schedule, rows=rows, vectors=vectors) for rows, vectors in shapes]
+        for name, values in choices.items():
+            near += [replace(schedule, **{name: value}) for value in values]
+        return [edit for edit in near if edit != schedule and self.fits(edit)]
+
     def default(self) -> Schedule:
         """Returns a schedule that is good without any measurement, by rules of thumb.
 

@@ -21,6 +21,9 @@ from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.search.features import FEATURES, features
 from adlik_kernels.workload import Workload
 
+LEAST = 8
+"""Records from which anything can be learnt."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
@@ -130,6 +133,23 @@ class BoostedTrees:
         return best // self.bins, best % self.bins
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The records of one shape, and what a model that never saw them thinks of them.
+
+    Attributes:
+        schedules: What was measured.
+        table: [schedules, features].
+        speeds: [schedules], as parts of the best.
+        opinions: [schedules], what they were expected to be.
+    """
+
+    schedules: Sequence[Schedule]
+    table: NDArray[np.float64]
+    speeds: NDArray[np.float64]
+    opinions: NDArray[np.float64]
+
+
 class CostModel:
     """Says how good schedules are, from records of any shape and from new measurements.
 
@@ -156,7 +176,7 @@ class CostModel:
             [(workload_of(key), schedule, count) for key, count, schedule, _ in self._prior]
         )
         self._trees: BoostedTrees | None = None
-        if len(self._prior) >= 8:
+        if len(self._prior) >= LEAST:
             self._trees = BoostedTrees().fit(self._prior_x, self._targets(self._prior))
 
     @property
@@ -186,6 +206,29 @@ class CostModel:
             return np.zeros(len(schedules))
         rows = [(workload, schedule, self.threads) for schedule in schedules]
         return self._trees.predict(self._rows(rows))
+
+    def judged(self) -> list[Judged]:
+        """Returns earlier records by shape, each judged by trees that learnt from half the others.
+
+        Empty where there are too few shapes to leave some out.
+        """
+        shapes: dict[tuple[str, int], list[int]] = {}
+        for place, (key, threads, *_) in enumerate(self._prior):
+            shapes.setdefault((key, threads), []).append(place)
+        folds = [
+            [n for places in list(shapes.values())[half::2] for n in places] for half in (0, 1)
+        ]
+        if min(len(fold) for fold in folds) < LEAST:
+            return []
+        opinions, speeds = np.zeros(len(self._prior)), self._targets(self._prior)
+        for held, rest in (folds, folds[::-1]):
+            trees = BoostedTrees().fit(self._prior_x[rest], speeds[rest])
+            opinions[held] = trees.predict(self._prior_x[held])
+        return [
+            Judged([self._prior[n][2] for n in p], self._prior_x[p], speeds[p], opinions[p])
+            for p in shapes.values()
+            if len(p) >= LEAST
+        ]
 
     def _rows(self, cases: Sequence[tuple[Workload, Schedule, int]]) -> NDArray[np.float64]:
         rows = [features(w, s, self.target, threads, self.limits) for w, s, threads in cases]
