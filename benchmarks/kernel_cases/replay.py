@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,17 +22,20 @@ from adlik_kernels.search import (
 
 from benchmarks.kernel_cases.schedule_tables import Entry, ListedSpace
 
+KEPT = 64
+"""Records that transfer gets of each other shape, drawn at random."""
+
 Transfer = Sequence[Record]
 
 AGENTS: dict[str, Callable[[Space, int, int, Transfer], Agent]] = {
-    "random": lambda space, seed, trials, others: Random(space, seed),
-    "grid": lambda space, seed, trials, others: Grid(space, trials),
-    "evolution": lambda space, seed, trials, others: Evolution(space, seed),
-    "annealing": lambda space, seed, trials, others: Annealing(space, seed),
-    "policy": lambda space, seed, trials, others: Policy(space, seed),
-    "policy, transfer": lambda space, seed, trials, others: Policy(space, seed, others),
-    "learned": lambda space, seed, trials, others: Learned(space, seed),
-    "learned, transfer": lambda space, seed, trials, others: Learned(space, seed, others),
+    "random": lambda space, seed, *_: Random(space, seed),
+    "grid": lambda space, _seed, trials, _: Grid(space, trials),
+    "evolution": lambda space, seed, *_: Evolution(space, seed),
+    "annealing": lambda space, seed, *_: Annealing(space, seed),
+    "policy": lambda space, seed, *_: Policy(space, seed),
+    "policy, transfer": lambda space, seed, _, others: Policy(space, seed, others),
+    "learned": lambda space, seed, *_: Learned(space, seed),
+    "learned, transfer": lambda space, seed, _, others: Learned(space, seed, others),
 }
 """Agents by name, from a space, a seed, the trials there will be, and records of other shapes."""
 
@@ -46,9 +49,8 @@ class Run:
 
     def part_at(self, seconds: float) -> float:
         """The part of the best that was found by then."""
-        return max(
-            (p for p, t in zip(self.parts, self.clock, strict=True) if t <= seconds), default=0.0
-        )
+        found = [p for p, spent in zip(self.parts, self.clock, strict=True) if spent <= seconds]
+        return max(found, default=0.0)
 
 
 def replay(
@@ -80,16 +82,15 @@ def replay(
         best = max(best, found.speed / top)
         parts.append(best)
         clock.append(paid + time.perf_counter() - start)
-    while len(parts) < trials:  # nothing is left to try
-        parts.append(best)
-        clock.append(math.inf if not clock else clock[-1])
-    return Run(parts, clock)
+    missing = trials - len(parts)  # where nothing was left to try
+    return Run(parts + [best] * missing, clock + clock[-1:] * missing)
 
 
 def records_of(key: str, target: str, threads: int, table: dict[Schedule, Entry]) -> list[Record]:
-    """Returns a table's measurements as records, for transfer to other shapes."""
+    """Returns as many of a table's measurements as a tuning run leaves, for transfer elsewhere."""
+    kept = random.Random(0).sample(sorted(table, key=str), min(KEPT, len(table)))
     return [
-        Record(key, target, threads, schedule, entry.seconds, entry.speed)
-        for schedule, entry in table.items()
-        if entry.seconds
+        Record(key, target, threads, schedule, table[schedule].seconds, table[schedule].speed)
+        for schedule in kept
+        if table[schedule].seconds
     ]

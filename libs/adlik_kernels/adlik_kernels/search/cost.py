@@ -21,6 +21,12 @@ from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.search.features import FEATURES, features
 from adlik_kernels.workload import Workload
 
+CORRECTIONS = 30
+"""Trees that new measurements add to what was learnt from other shapes."""
+
+OWN_WEIGHT = 3.0
+"""How much a measurement counts against the trees' caution, which is worth one sample a leaf."""
+
 LEAST = 8
 """Records from which anything can be learnt."""
 
@@ -175,14 +181,15 @@ class CostModel:
         self._prior_x = self._rows(
             [(workload_of(key), schedule, count) for key, count, schedule, _ in self._prior]
         )
-        self._trees: BoostedTrees | None = None
+        self._prior_trees: BoostedTrees | None = None
+        self._own_trees: BoostedTrees | None = None
         if len(self._prior) >= LEAST:
-            self._trees = BoostedTrees().fit(self._prior_x, self._targets(self._prior))
+            self._prior_trees = BoostedTrees().fit(self._prior_x, self._targets(self._prior))
 
     @property
     def knows(self) -> bool:
         """Whether it has learnt anything yet."""
-        return self._trees is not None
+        return self._prior_trees is not None or self._own_trees is not None
 
     def update(self, workload: Workload, measured: Sequence[tuple[Schedule, float]]) -> None:
         """Learns again, with measurements of the workload at hand.
@@ -193,19 +200,22 @@ class CostModel:
         """
         own = _relative([(workload.key, self.threads, s, speed) for s, speed in measured])
         x = self._rows([(workload, schedule, count) for _, count, schedule, _ in own])
-        y = self._targets(own)
-        # Few new measurements stand against many old ones of other shapes: they count more.
-        weights = np.concatenate([np.ones(len(self._prior)), np.full(len(own), 3.0)])
-        everything = np.concatenate([self._prior_x, x])
-        targets = np.concatenate([self._targets(self._prior), y])
-        self._trees = BoostedTrees().fit(everything, targets, weights)
+        y, weights = self._targets(own), np.full(len(own), OWN_WEIGHT)
+        if self._prior_trees is None:
+            self._own_trees = BoostedTrees().fit(x, y, weights)
+            return
+        # What it knew is kept: few new measurements cannot outweigh it, but they can correct it.
+        left = y - self._prior_trees.predict(x)
+        self._own_trees = BoostedTrees(CORRECTIONS).fit(x, left, weights)
 
     def predict(self, workload: Workload, schedules: Sequence[Schedule]) -> NDArray[np.float64]:
         """Returns the expected speeds, 1 for the best; all alike if nothing is known."""
-        if self._trees is None:
-            return np.zeros(len(schedules))
-        rows = [(workload, schedule, self.threads) for schedule in schedules]
-        return self._trees.predict(self._rows(rows))
+        x = self._rows([(workload, schedule, self.threads) for schedule in schedules])
+        opinion = np.zeros(len(schedules))
+        for trees in (self._prior_trees, self._own_trees):
+            if trees is not None:
+                opinion += trees.predict(x)
+        return opinion
 
     def judged(self) -> list[Judged]:
         """Returns earlier records by shape, each judged by trees that learnt from half the others.
