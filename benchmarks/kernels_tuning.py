@@ -120,13 +120,13 @@ def beside_tvm(key: str, threads: int, seconds: float, others: Transfer) -> None
             f"{found.elapsed:.0f} s",
             flush=True,
         )
+    if not TVM.exists():
+        print(f"{key} tvm: not installed; make .venv-tvm/ready")
+        return
     sizes = [workload.rows, workload.columns, workload.depth]
     command = [str(TVM), "-m", "benchmarks.tvm_peer", *map(str, sizes)]
     command += ["--threads", str(threads), "--seconds", str(seconds), "--cpu", target().cpu]
-    if not TVM.exists():
-        print(f"{key} tvm: not installed; make .venv-tvm/ready")
-    else:
-        subprocess.run(command, check=False)
+    subprocess.run(command, check=False)
 
 
 def main() -> None:

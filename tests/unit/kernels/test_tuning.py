@@ -264,6 +264,19 @@ def test_a_cost_model_transfers_between_shapes():
     assert np.diff(model.predict(new, [flat, tall])) > 0
 
 
+def other_shapes(count=60):
+    """Records of other shapes, faster the nearer they are to the ideal schedule."""
+    rng, records = random.Random(1), []
+    for rows, columns, depth in ((32, 512, 128), (128, 256, 256), (96, 128, 512), (64, 512, 64)):
+        workload = Dense(rows, columns, depth)
+        space, table = Space(workload, host(), 2), Table(IDEAL)
+        for _ in range(count):
+            schedule = space.sample(rng)
+            speed = table.measure(workload, schedule).speed
+            records.append(record(workload, schedule, speed))
+    return records
+
+
 AGENTS = {
     "random": lambda seed: Random(SPACE, seed),
     "evolution": lambda seed: Evolution(SPACE, seed),
@@ -292,6 +305,76 @@ def test_agents_that_learn_beat_chance(name):
     assert found(name) > found("random")
 
 
+def test_a_trained_policy_finds_sooner_what_an_untrained_one_finds():
+    records = other_shapes()
+
+    def found(records):
+        runs = (
+            tune(WORKLOAD, Policy(SPACE, seed, records), Table(IDEAL), trials=10)
+            for seed in range(3)
+        )
+        return np.mean([run.best.speed for run in runs])
+
+    assert found(records) > found([])
+
+
+def test_a_policy_learns_the_same_from_the_same_records():
+    records = other_shapes(30)
+    first, second = (Policy(SPACE, seed, records).weights for seed in (1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first[:-1]).max() > 0
+    untrained = Policy(SPACE, 1).weights
+    assert np.abs(untrained[:-1]).max() == 0
+    np.testing.assert_array_equal(Policy(SPACE, 1, weights=first).weights, first)
+
+
+def test_a_policy_moves_towards_what_was_faster_than_expected():
+    """Told that every larger register block is faster, it comes to prefer them."""
+    agent = Policy(SPACE, 3)
+    for _ in range(24):
+        schedule = agent.ask()
+        agent.tell(schedule, schedule.rows * schedule.vectors / 30)
+    assert np.abs(agent.weights[:-1]).max() > 0
+    tried = [agent.ask() for _ in range(8)]
+    assert np.mean([s.rows * s.vectors for s in tried]) > 12
+
+
+def test_edits_differ_in_one_choice_and_fit():
+    start = SPACE.default()
+    near = SPACE.edits(start)
+    assert len(near) > 10
+    assert start not in near
+    for schedule in near:
+        before, after = start.to_dict(), schedule.to_dict()
+        changed = {name for name, value in before.items() if after[name] != value}
+        assert changed <= {"rows", "vectors"} or len(changed) == 1
+        assert SPACE.fits(schedule)
+
+
+def test_a_cost_model_is_corrected_by_what_is_measured():
+    """Other shapes said that many rows are fast; here few are."""
+    model = CostModel(host(), 2, other_shapes(), LIMITS)
+    rng = random.Random(5)
+    measured = list(dict.fromkeys(SPACE.sample(rng) for _ in range(24)))
+    speeds = [1.0 / schedule.rows for schedule in measured]
+    before = model.predict(WORKLOAD, measured)
+    model.update(WORKLOAD, list(zip(measured, speeds, strict=True)))
+    after = model.predict(WORKLOAD, measured)
+    want = np.array(speeds) / max(speeds)
+    assert np.abs(after - want).mean() < np.abs(before - want).mean() / 2
+
+
+def test_records_are_judged_by_those_that_did_not_see_them():
+    model = CostModel(host(), 2, other_shapes(30), LIMITS)
+    judged = model.judged()
+    assert [len(found.schedules) for found in judged] == [30] * 4
+    for found in judged:
+        assert found.table.shape == (30, len(FEATURES))
+        assert found.speeds.max() == 1
+        assert np.corrcoef(found.speeds, found.opinions)[0, 1] > 0
+    assert CostModel(host(), 2, [], LIMITS).judged() == []
+
+
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path):
     database = Database(tmp_path / "records.jsonl")
     tune(WORKLOAD, Random(SPACE, 1), Table(IDEAL), trials=10, database=database)
@@ -300,6 +383,18 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path):
     assert len(table.asked) == 5
     assert len(result.trials) == 15
     assert len(list(database)) == 15
+
+
+def test_a_finished_run_is_not_measured_again_unless_it_shall(tmp_path):
+    database = Database(tmp_path / "records.jsonl")
+
+    def run(*, again=False):
+        table = Table(IDEAL)
+        agent = Random(SPACE, 1)
+        tune(WORKLOAD, agent, table, trials=6, finalists=2, database=database, again=again)
+        return len(table.asked)
+
+    assert [run(), run(), run(again=True)] == [8, 0, 8]
 
 
 def test_a_run_without_gain_stops_early():
