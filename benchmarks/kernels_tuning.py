@@ -65,7 +65,7 @@ def compare(
 def cells(runs: Sequence[Run], marks: Sequence[int]) -> str:
     columns = [[run.parts[mark - 1] for run in runs] for mark in marks]
     columns += [[run.part_at(seconds) for run in runs] for seconds in SECONDS]
-    return "".join(f"{statistics.mean(c):7.3f} ±{statistics.stdev(c):.3f}"[:13] for c in columns)
+    return "".join(f"{statistics.mean(c):7.3f} ±{statistics.stdev(c):.3f}" for c in columns)
 
 
 def reached(runs: Sequence[Run]) -> str:

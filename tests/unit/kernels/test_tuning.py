@@ -121,6 +121,17 @@ def test_a_convolutions_space(height, width, channels, filters, window, seed):
         conv2d_module(workload, schedule, host())
 
 
+def test_blocks_that_no_cache_holds_are_not_tried():
+    space = Space(Dense(784, 128, 4608), host(), 1)
+    held = host().l2_bytes
+    for schedule in space:
+        words = schedule.k_block or 4608
+        assert schedule.row_tiles == 1 or 4 * words * schedule.rows * schedule.row_tiles <= held
+    shallow = Space(Dense(64, 256, 200), host(), 1)
+    narrow = 4 * 200 * host().lanes * 2 <= host().l1_bytes
+    assert narrow == all(s.k_block == 0 for s in shallow if s.vectors == 1)
+
+
 def test_keys_name_their_workloads():
     for workload in (WORKLOAD, CONVOLUTION, Dense(1, 2, 3, "int8")):
         assert workload_of(workload.key) == workload

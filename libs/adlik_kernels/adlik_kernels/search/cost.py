@@ -8,7 +8,7 @@ is from Chen et al., "Learning to optimize tensor programs" (2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,9 @@ CORRECTIONS = 30
 
 OWN_WEIGHT = 3.0
 """How much a measurement counts against the trees' caution, which is worth one sample a leaf."""
+
+FOREIGN = 0.3
+"""How much a record of another machine counts."""
 
 LEAST = 8
 """Records from which anything can be learnt."""
@@ -148,12 +151,14 @@ class Judged:
         table: [schedules, features].
         speeds: [schedules], as parts of the best.
         opinions: [schedules], what they were expected to be.
+        weight: How much they count.
     """
 
     schedules: Sequence[Schedule]
     table: NDArray[np.float64]
     speeds: NDArray[np.float64]
     opinions: NDArray[np.float64]
+    weight: float
 
 
 class CostModel:
@@ -174,17 +179,17 @@ class CostModel:
         limits: Roofline | None = None,
     ) -> None:
         self.target, self.threads, self.limits = target, threads, limits or roofline(1)
-        usable = [record for record in records if record.target.endswith(target.level)]
-        self._prior = _relative(
-            [(record.workload, record.threads, record.schedule, record.speed) for record in usable]
-        )
+        self._prior = [record for record in records if record.target.endswith(target.level)]
         self._prior_x = self._rows(
-            [(workload_of(key), schedule, count) for key, count, schedule, _ in self._prior]
+            [(workload_of(r.workload), r.schedule, r.threads) for r in self._prior]
         )
+        self._prior_y = _relative([_place(r) for r in self._prior], [r.speed for r in self._prior])
+        home = [1.0 if record.target == target.key else FOREIGN for record in self._prior]
+        self._prior_weights = np.array(home)
         self._prior_trees: BoostedTrees | None = None
         self._own_trees: BoostedTrees | None = None
         if len(self._prior) >= LEAST:
-            self._prior_trees = BoostedTrees().fit(self._prior_x, self._targets(self._prior))
+            self._prior_trees = self._learnt(slice(None))
 
     @property
     def knows(self) -> bool:
@@ -198,9 +203,9 @@ class CostModel:
             workload: What is tuned.
             measured: Schedules and their speeds.
         """
-        own = _relative([(workload.key, self.threads, s, speed) for s, speed in measured])
-        x = self._rows([(workload, schedule, count) for _, count, schedule, _ in own])
-        y, weights = self._targets(own), np.full(len(own), OWN_WEIGHT)
+        x = self._rows([(workload, schedule, self.threads) for schedule, _ in measured])
+        y = _relative([""] * len(measured), [speed for _, speed in measured])
+        weights = np.full(len(measured), OWN_WEIGHT)
         if self._prior_trees is None:
             self._own_trees = BoostedTrees().fit(x, y, weights)
             return
@@ -222,38 +227,46 @@ class CostModel:
 
         Empty where there are too few shapes to leave some out.
         """
-        shapes: dict[tuple[str, int], list[int]] = {}
-        for place, (key, threads, *_) in enumerate(self._prior):
-            shapes.setdefault((key, threads), []).append(place)
-        folds = [
-            [n for places in list(shapes.values())[half::2] for n in places] for half in (0, 1)
-        ]
+        shapes: dict[tuple[str, str, int], list[int]] = {}
+        for place, record in enumerate(self._prior):
+            shapes.setdefault(_place(record), []).append(place)
+        groups = list(shapes.values())
+        folds = [[n for places in groups[half::2] for n in places] for half in (0, 1)]
         if min(len(fold) for fold in folds) < LEAST:
             return []
-        opinions, speeds = np.zeros(len(self._prior)), self._targets(self._prior)
+        opinions = np.zeros(len(self._prior))
         for held, rest in (folds, folds[::-1]):
-            trees = BoostedTrees().fit(self._prior_x[rest], speeds[rest])
-            opinions[held] = trees.predict(self._prior_x[held])
-        return [
-            Judged([self._prior[n][2] for n in p], self._prior_x[p], speeds[p], opinions[p])
-            for p in shapes.values()
-            if len(p) >= LEAST
-        ]
+            opinions[held] = self._learnt(rest).predict(self._prior_x[held])
+        return [self._judged(n, opinions[n]) for n in groups if len(n) >= LEAST]
+
+    def _judged(self, places: list[int], opinions: NDArray[np.float64]) -> Judged:
+        return Judged(
+            schedules=[self._prior[n].schedule for n in places],
+            table=self._prior_x[places],
+            speeds=self._prior_y[places],
+            opinions=opinions,
+            weight=float(self._prior_weights[places[0]]),
+        )
+
+    def _learnt(self, places: list[int] | slice) -> BoostedTrees:
+        """Trees that learnt from some of the earlier records."""
+        x, y, weights = self._prior_x[places], self._prior_y[places], self._prior_weights[places]
+        return BoostedTrees().fit(x, y, weights)
 
     def _rows(self, cases: Sequence[tuple[Workload, Schedule, int]]) -> NDArray[np.float64]:
         rows = [features(w, s, self.target, threads, self.limits) for w, s, threads in cases]
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 
-    @staticmethod
-    def _targets(cases: Sequence[tuple[str, int, Schedule, float]]) -> NDArray[np.float64]:
-        return np.array([speed for *_, speed in cases], np.float64)
+
+def _place(record: Record) -> tuple[str, str, int]:
+    """Records of one place can be compared: their default schedule is the same."""
+    return record.workload, record.target, record.threads
 
 
-def _relative(
-    cases: Sequence[tuple[str, int, Schedule, float]],
-) -> list[tuple[str, int, Schedule, float]]:
-    """Speeds as parts of the best speed of the same workload and threads."""
-    best: dict[tuple[str, int], float] = {}
-    for key, threads, _, speed in cases:
-        best[key, threads] = max(best.get((key, threads), 0.0), speed)
-    return [(key, n, schedule, speed / best[key, n]) for key, n, schedule, speed in cases]
+def _relative(places: Sequence[Hashable], speeds: Sequence[float]) -> NDArray[np.float64]:
+    """Returns speeds as parts of the best speed of their place."""
+    best: dict[Hashable, float] = {}
+    for place, speed in zip(places, speeds, strict=True):
+        best[place] = max(best.get(place, 0.0), speed)
+    parts = [speed / best[place] for place, speed in zip(places, speeds, strict=True)]
+    return np.array(parts, np.float64)

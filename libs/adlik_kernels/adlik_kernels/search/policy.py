@@ -177,13 +177,15 @@ def trained(model: CostModel) -> NDArray[np.float64]:
     """
     weights = np.zeros(SEEN)
     weights[-1] = TRUST
-    lessons = [_lesson(judged) for judged in model.judged()]
+    shapes = model.judged()
+    lessons = [_lesson(judged) for judged in shapes]
+    counts = np.array([judged.weight for judged in shapes])
     for _ in range(LESSONS):
         slope = np.zeros(SEEN)
-        for seen, speeds in lessons:
+        for (seen, speeds), count in zip(lessons, counts, strict=True):
             chances = _softmax(seen @ weights)
             # The exact gradient of the expected speed of where the policy goes.
-            slope += (chances * (speeds - chances @ speeds)) @ seen / len(lessons)
+            slope += count / counts.sum() * ((chances * (speeds - chances @ speeds)) @ seen)
         weights += LESSON_RATE * slope / max(float(np.abs(slope).max()), 1.0)
     return weights
 
