@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 CLIENTS := .venv-clients
 PEERS := .venv-peers
+TVM := .venv-tvm
 BIN := $(VENV)/bin
 MEMBERS := proto libs/adlik_common libs/adlik_kernels libs/adlik_runtimes services/optimizer \
 	services/compiler services/serving services/gateway libs/adlik
@@ -15,7 +16,7 @@ MANIFESTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBER
 PROTOS := $(shell find proto -name '*.proto') proto/generate.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check format bench bench-link bench-kernels proto clean
+.PHONY: help setup demo test check format bench bench-link bench-kernels bench-tuning proto clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +50,15 @@ bench-link: $(VENV)/ready ## the tensor link against gRPC and NATS
 bench-kernels: $(VENV)/ready ## the kernel library against vendor libraries
 	$(BIN)/python -m benchmarks.kernels $(ARGS)
 
+bench-tuning: $(VENV)/ready ## how soon search agents find fast schedules; ARGS="--tvm 300" beside TVM
+	-@$(MAKE) $(TVM)/ready  # where it can't be installed, the table says so
+	$(BIN)/python -m benchmarks.kernels_tuning $(ARGS)
+
 proto: $(VENV)/ready ## generate the message code again
 	$(BIN)/python proto/generate.py
 
 clean: ## remove environments and caches
-	rm -rf $(VENV) $(CLIENTS) $(PEERS) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(PEERS) $(TVM) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/ready: $(MANIFESTS) $(PROTOS)
 	$(PYTHON) -m venv $(VENV)
@@ -72,4 +77,13 @@ $(CLIENTS)/ready:
 $(PEERS)/ready:
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install -q mlserver==1.7.1 onnxruntime numpy
+	touch $@
+
+# Its own dependencies are left out: they bring gigabytes and an ffi that crashes.
+$(TVM)/ready:
+	$(PYTHON) -m venv $(TVM)
+	$(TVM)/bin/pip install -q --no-deps apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post0
+	$(TVM)/bin/pip install -q numpy ml_dtypes psutil \
+		cloudpickle tornado typing_extensions scipy
+	$(TVM)/bin/pip install -q --no-deps xgboost-cpu
 	touch $@

@@ -4,6 +4,7 @@
     python -m benchmarks.kernels int8 bf16 images boxes
     python -m benchmarks.kernels rows attention embedding
     python -m benchmarks.kernels dense --threads 1 --seconds 2 --json out.json
+    python -m benchmarks.kernels --plot all.svg   # ratios to the best peer, parts of the peak
 
 Every case runs all contenders in turns for a fixed time, in a process of its own for each number of
 threads. A turn's time is its shortest call; printed is the median of the turns, and in brackets the
@@ -26,6 +27,7 @@ from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
 from benchmarks.kernel_cases.depthwise import depthwise_cases, depthwise_int8_cases
 from benchmarks.kernel_cases.models import model_cases
+from benchmarks.kernel_cases.plots import ratios
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.rows import attention_cases, embedding_cases, row_cases
 from benchmarks.kernel_cases.timing import Case, measure
@@ -101,6 +103,10 @@ def ratio(row: dict[str, object], which: str) -> float:
     return min(peers) / times["adlik"] if peers else 0.0
 
 
+def part_of_peak(row: dict[str, object]) -> float:
+    return (row["operations"] or math.nan) / row["best"]["adlik"] / row["peak"]
+
+
 def line(case: Case, peak: float) -> str:
     """Speeds in Gop/s where the case has operations, else microseconds."""
     parts = []
@@ -123,6 +129,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=1.0, help="for each case")
     parser.add_argument("--json", help="file that gets all figures")
+    parser.add_argument("--plot", type=Path, help="SVG file that gets a picture of all groups")
     parser.add_argument("--inner", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.groups) - GROUPS.keys():
@@ -137,6 +144,13 @@ def main() -> None:
             figures[f"{group}-{threads}"] = in_process(group, threads, options.seconds)
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1))
+    if options.plot:
+        options.plot.write_text(ratios({name: drawn(rows) for name, rows in figures.items()}))
+
+
+def drawn(rows: list[dict[str, object]]) -> list[tuple[str, float, float]]:
+    """Each case's ratio to its best peer, 0 without peers, and its part of the peak."""
+    return [(row["name"], ratio(row, "best"), part_of_peak(row)) for row in rows]
 
 
 def in_process(group: str, threads: int, seconds: float) -> list[dict[str, object]]:

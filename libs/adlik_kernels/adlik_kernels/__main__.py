@@ -1,22 +1,37 @@
-"""The commands of the kernel library: `python -m adlik_kernels tune | list | show | roofline`."""
+"""The commands of the kernel library: `python -m adlik_kernels tune | bench | list | show | …`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import KernelError
-from adlik_kernels.machine.roofline import roofline
+from adlik_kernels.reports import Progress, choice_lines, record_lines, roofline_lines
 from adlik_kernels.schedules.db import Database, Record, shipped, workload_of
-from adlik_kernels.schedules.registry import choose, database_path
+from adlik_kernels.schedules.known import GROUPS, workloads_of
+from adlik_kernels.schedules.registry import database_path
 from adlik_kernels.schedules.space import Space
-from adlik_kernels.search import Agent, Annealing, Evolution, Learned, Policy, Random, Trial, tune
+from adlik_kernels.search import (
+    Agent,
+    Annealing,
+    Evolution,
+    Grid,
+    Learned,
+    Policy,
+    Random,
+    tune,
+)
+from adlik_kernels.search.bench import compare_all
 from adlik_kernels.search.measure import Meter
+
+GRID = 64
+"""Schedules among which the grid spreads its trials evenly."""
 
 AGENTS: dict[str, Callable[[Space, int, Sequence[Record]], Agent]] = {
     "random": lambda space, seed, _: Random(space, seed),
+    "grid": lambda space, _, __: Grid(space, GRID),
     "evolution": lambda space, seed, _: Evolution(space, seed),
     "annealing": lambda space, seed, _: Annealing(space, seed),
     "scratch": lambda space, seed, _: Learned(space, seed),
@@ -28,25 +43,7 @@ AGENTS: dict[str, Callable[[Space, int, Sequence[Record]], Agent]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    parser = argparse.ArgumentParser(prog="adlik_kernels", description=__doc__)
-    parser.add_argument("--threads", type=int, default=0, help="threads of a call; 0: one a core")
-    commands = parser.add_subparsers(required=True)
-    tuning = commands.add_parser("tune", help="look for faster schedules and record them")
-    tuning.add_argument("workload", nargs="+", help="such as dense-fp32-64x1024x1024")
-    tuning.add_argument("--agent", choices=AGENTS, default="learned")
-    tuning.add_argument("--seconds", type=float, default=60.0, help="for each workload")
-    tuning.add_argument("--trials", type=int, default=64, help="for each workload")
-    tuning.add_argument("--patience", type=int, default=24, help="trials without any gain")
-    tuning.add_argument("--seed", type=int, default=0)
-    tuning.set_defaults(run=_tune)
-    listing = commands.add_parser("list", help="the recorded workloads and their best schedules")
-    listing.set_defaults(run=_list)
-    showing = commands.add_parser("show", help="which schedule a workload gets, and why")
-    showing.add_argument("workload")
-    showing.set_defaults(run=_show)
-    limits = commands.add_parser("roofline", help="what this machine can do at most")
-    limits.set_defaults(run=_roofline)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
         configuration.configure(threads=options.threads)
         options.run(options)
@@ -56,19 +53,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="adlik_kernels", description=__doc__)
+    parser.add_argument("--threads", type=int, default=0, help="threads of a call; 0: one a core")
+    commands = parser.add_subparsers(required=True)
+    subjects = f"one of {', '.join(GROUPS)}, or a key such as dense-fp32-64x1024x1024"
+    tuning = commands.add_parser("tune", help="look for faster schedules and record them")
+    tuning.add_argument("subjects", nargs="*", metavar="GROUP|WORKLOAD", help=subjects)
+    tuning.add_argument("--all-known", action="store_true", help="the groups dense and conv")
+    tuning.add_argument("--agent", choices=AGENTS, default="learned")
+    tuning.add_argument("--seconds", type=float, default=60.0, help="for each workload")
+    tuning.add_argument("--trials", type=int, default=64, help="for each workload")
+    tuning.add_argument("--patience", type=int, default=24, help="trials without any gain")
+    tuning.add_argument("--seed", type=int, default=0)
+    tuning.add_argument("--again", action="store_true", help="measure what is recorded, too")
+    tuning.set_defaults(run=_tune)
+    timing = commands.add_parser("bench", help="chosen schedules beside the default and numpy")
+    timing.add_argument("subjects", nargs="*", metavar="GROUP|WORKLOAD", help=subjects)
+    timing.add_argument("--seconds", type=float, default=1.0, help="for each workload")
+    timing.set_defaults(run=_bench)
+    listing = commands.add_parser("list", help="the recorded workloads and their best schedules")
+    listing.add_argument("--everywhere", action="store_true", help="other machines' records, too")
+    listing.set_defaults(run=lambda given: _print(record_lines(everywhere=given.everywhere)))
+    showing = commands.add_parser("show", help="which schedule a workload gets, and why")
+    showing.add_argument("workload")
+    showing.add_argument("--llvm", action="store_true", help="the LLVM assembly that is generated")
+    showing.add_argument("--asm", action="store_true", help="the machine's assembly made of it")
+    showing.set_defaults(run=_show)
+    limits = commands.add_parser("roofline", help="what this machine can do at most")
+    limits.set_defaults(run=lambda _: _print(roofline_lines()))
+    return parser
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")
 
 
 def _tune(options: argparse.Namespace) -> None:
+    subjects = ["dense", "conv"] if options.all_known else options.subjects
+    if not subjects:
+        raise KernelError("There is nothing to tune.", cure="Name a group or a workload.")
     database, threads = Database(database_path()), configuration.threads()
-    for key in options.workload:
-        workload = workload_of(key)
-        records = [*shipped(), *database]
-        space = Space(workload, configuration.target(), threads)
-        agent = AGENTS[options.agent](space, options.seed, records)
-        with Meter(threads) as meter:
+    with Meter(threads) as meter:
+        for workload in workloads_of(subjects):
+            space = Space(workload, configuration.target(), threads)
+            agent = AGENTS[options.agent](space, options.seed, [*shipped(), *database])
+            progress = Progress(workload.key, options.trials)
             result = tune(
                 workload,
                 agent,
@@ -78,47 +109,20 @@ def _tune(options: argparse.Namespace) -> None:
                 patience=options.patience,
                 finalists=4,
                 database=database,
-                progress=_progress,
+                again=options.again,
+                progress=progress,
             )
-        best = result.best
-        _say(
-            f"\n{key}: {len(result.trials)} trials in {result.elapsed:.1f} s, "
-            f"{best.speed:.3f} times the default, {best.schedule}"
-        )
+            progress.end(result.line(workload))
 
 
-def _progress(trial: Trial) -> None:
-    mark = "x" if trial.fault else "+" if trial.speed > 1 else "."
-    sys.stdout.write(mark)
-    sys.stdout.flush()
-
-
-def _list(_: argparse.Namespace) -> None:
-    best: dict[tuple[str, str, int], Record] = {}
-    for record in (*shipped(), *Database(database_path())):
-        place = (record.workload, record.target, record.threads)
-        if place not in best or record.speed > best[place].speed:
-            best[place] = record
-    for (key, target, threads), record in sorted(best.items()):
-        speed = workload_of(key).operations / record.seconds / 1e9
-        _say(f"{key:30} {target:18} {threads} threads {speed:8.1f} Gop/s  {record.schedule}")
+def _bench(options: argparse.Namespace) -> None:
+    keys = [workload.key for workload in workloads_of(options.subjects or ["dense"])]
+    compare_all(keys, configuration.threads(), options.seconds)
 
 
 def _show(options: argparse.Namespace) -> None:
     workload = workload_of(options.workload)
-    target, threads = configuration.target(), configuration.threads()
-    choice = choose(workload, target, threads)
-    _say(f"{options.workload} on {target.key}, {threads} threads: {choice.origin} {choice.source}")
-    _say(f"{choice.schedule}")
-
-
-def _roofline(_: argparse.Namespace) -> None:
-    limits = roofline(configuration.threads())
-    _say(f"{limits.machine} ({limits.target}), {limits.threads} threads")
-    for dtype, operations in limits.operations.items():
-        _say(f"{dtype:8} {operations / 1e9:8.0f} Gop/s")
-    for place, size in limits.bandwidth.items():
-        _say(f"{place:8} {size / 1e9:8.1f} GB/s")
+    _print(choice_lines(workload, llvm=options.llvm, asm=options.asm))
 
 
 if __name__ == "__main__":

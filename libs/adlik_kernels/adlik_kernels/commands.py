@@ -1,27 +1,58 @@
-"""The offline command `adlik tune`: finds faster schedules for a model's operators here."""
+"""The offline commands `adlik tune` and `adlik kernels`: find, look at and time schedules."""
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import ParamSpec
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import KernelError
 from adlik_kernels.plans.graph import Graph
 from adlik_kernels.plans.onnx_graph import read_onnx
-from adlik_kernels.schedules.db import Database, shipped
+from adlik_kernels.reports import Progress, choice_lines, record_lines, roofline_lines
+from adlik_kernels.schedules.db import Database, shipped, workload_of
+from adlik_kernels.schedules.known import workloads_of
 from adlik_kernels.schedules.registry import database_path
 from adlik_kernels.schedules.space import Space
-from adlik_kernels.search import Learned, Trial, tune
+from adlik_kernels.search import Learned, tune
+from adlik_kernels.search.bench import compare_all
 from adlik_kernels.search.measure import Meter
 from adlik_kernels.workload import Conv2d, Dense, Workload
 
-TRIALS, PATIENCE, FINALISTS = 64, 20, 3
+P = ParamSpec("P")
+
+PATIENCE, FINALISTS = 20, 3
 
 
-def tune_model(model: Path, budget: str = "10m", threads: int = 0, batch: int = 1) -> None:
+def said(command: Callable[P, None]) -> Callable[P, None]:
+    """Makes a command end with one clear line and status 1 where a `KernelError` is raised."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KernelError as error:
+            sys.stderr.write(f"adlik: {' '.join(str(error).split())}\n")
+            raise SystemExit(1) from None
+
+    return run
+
+
+@said
+def tune_model(
+    model: Path,
+    budget: str = "10m",
+    threads: int = 0,
+    batch: int = 1,
+    *,
+    trials: int = 64,
+    again: bool = False,
+) -> None:
     """Tunes the convolutions and products of an ONNX model and keeps what is found.
 
     The longest operators come first and get the larger part of the time. A plan that is loaded
@@ -32,32 +63,115 @@ def tune_model(model: Path, budget: str = "10m", threads: int = 0, batch: int = 
         budget: Time at most, such as "90s", "10m" or "1h".
         threads: Threads that share a call; 0 for one a core.
         batch: Rows of a call, for products.
+        trials: Schedules at most for each operator, those of earlier runs among them.
+        again: Measure what earlier runs measured, too.
     """
     configuration.configure(threads=threads)
     left = seconds_of(budget)
     workloads = operators_of(read_onnx(model), batch)
     costs = {work: work.operations * count for work, count in workloads.items()}
+    tune_workloads(costs, seconds=left, trials=trials, again=again)
+
+
+def tune_workloads(
+    costs: Mapping[Workload, float], *, seconds: float, trials: int, again: bool = False
+) -> None:
+    """Tunes workloads one after the other, the most expensive first, and prints what is found.
+
+    Args:
+        costs: How much each counts: it gets so large a part of the time that is left.
+        seconds: Seconds at most, for all together.
+        trials: Schedules at most for each, those of earlier runs among them.
+        again: Measure what earlier runs measured, too.
+    """
     database, target = Database(database_path()), configuration.target()
-    shared_by = configuration.threads()
+    shared_by, ahead = configuration.threads(), sum(costs.values())
     with Meter(shared_by) as meter:
         for workload in sorted(costs, key=lambda work: -costs[work]):
-            ahead = sum(costs.values())
-            share = left * costs.pop(workload) / ahead
+            share, ahead = seconds * costs[workload] / ahead, ahead - costs[workload]
             agent = Learned(Space(workload, target, shared_by), 0, [*shipped(), *database])
+            progress = Progress(workload.key, trials)
             result = tune(
                 workload,
                 agent,
                 meter,
-                trials=TRIALS,
+                trials=trials,
                 seconds=max(share, 1.0),
                 patience=PATIENCE,
                 finalists=FINALISTS,
                 database=database,
-                progress=_progress,
+                again=again,
+                progress=progress,
             )
-            left = max(left - result.elapsed, 0.0)
-            best = result.best
-            _say(f" {workload.key}: {best.speed:.3f} times the default, {result.elapsed:.0f} s\n")
+            seconds = max(seconds - result.elapsed, 0.0)
+            progress.end(result.line(workload))
+
+
+@said
+def bench_kernels(subject: str, threads: int = 0, seconds: float = 1.0) -> None:
+    """Times a workload, or a group of them, with its chosen schedule, the default and numpy.
+
+    Args:
+        subject: "dense", "conv", "int8", "bf16", or a key such as dense-fp32-64x1024x1024.
+        threads: Threads that share a call; 0 for one a core.
+        seconds: Seconds for each workload.
+    """
+    configuration.configure(threads=threads)
+    keys = [workload.key for workload in workloads_of([subject])]
+    compare_all(keys, configuration.threads(), seconds)
+
+
+@said
+def list_records(
+    *,
+    everywhere: bool = False,
+) -> None:
+    """Lists the best record of each workload here, and whether it was shipped or made here.
+
+    Args:
+        everywhere: Show the records of other machines, too.
+    """
+    _print(record_lines(everywhere=everywhere))
+
+
+@said
+def show_choice(
+    key: str,
+    threads: int = 0,
+    *,
+    llvm: bool = False,
+    asm: bool = False,
+) -> None:
+    """Shows which schedule a workload gets here, why, and the code that is made of it.
+
+    Args:
+        key: The workload, such as dense-fp32-64x1024x1024.
+        threads: Threads that share a call; 0 for one a core.
+        llvm: Show the LLVM assembly that is generated.
+        asm: Show the machine's assembly that LLVM makes of it.
+    """
+    configuration.configure(threads=threads)
+    _print(choice_lines(workload_of(key), llvm=llvm, asm=asm))
+
+
+@said
+def show_roofline(threads: int = 0) -> None:
+    """Shows what this machine can do at most, measured on first use.
+
+    Args:
+        threads: Threads that share the work; 0 for one a core.
+    """
+    configuration.configure(threads=threads)
+    _print(roofline_lines())
+
+
+KERNELS: dict[str, Callable[..., None]] = {
+    "bench": bench_kernels,
+    "list": list_records,
+    "show": show_choice,
+    "roofline": show_roofline,
+}
+"""The commands of the group `adlik kernels`, by name."""
 
 
 def operators_of(graph: Graph, batch: int) -> dict[Workload, int]:
@@ -103,10 +217,6 @@ def seconds_of(budget: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def _progress(trial: Trial) -> None:
-    _say("x" if trial.fault else "+" if trial.speed > 1 else ".")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stdout.write(line + "\n")

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from adlik.cli import add_offline_commands, app
+from adlik.cli import add_offline, add_offline_commands, app
 from adlik_common import spans
 from adlik_common.errors import AdlikError
+from adlik_kernels.commands import KERNELS
 from prometheus_client import REGISTRY
 from typer.testing import CliRunner
 
@@ -80,6 +81,14 @@ def test_every_command_is_documented_and_has_help():
         name = command.name or command.callback.__name__
         assert f"adlik {name}" in text
         assert runner.invoke(app, [name, "--help"]).exit_code == 0
+
+
+def test_every_command_of_a_group_is_documented_and_has_help():
+    text = (ROOT / "docs" / "cli.md").read_text()
+    add_offline("kernels", KERNELS)
+    for name in KERNELS:
+        assert f"adlik kernels {name}" in text
+        assert CliRunner().invoke(app, ["kernels", name, "--help"]).exit_code == 0
 
 
 def test_links_between_documents_lead_somewhere():

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from adlik_kernels import BuildFailed, KernelError, configure, configured, prepare_dense
 from adlik_kernels.codegen import build as build_room
+from adlik_kernels.machine.latency import edges, ring
 from adlik_kernels.machine.pool import pool_module, shared
+from adlik_kernels.machine.roofline import Roofline, roofline
 from adlik_kernels.machine.target import LEVELS, host, level_of
 
 
@@ -206,3 +208,37 @@ def test_a_pool_ends_its_workers():
     pool.close()
     assert threading.active_count() == before
     assert shared(2) is shared(2)
+
+
+def test_the_edges_of_a_tlb_are_read_through_noise():
+    counts = (16, 32, 64, 128, 256, 512)
+    costs = [0.0, 0.6, 0.1, 2.0, 2.6, 9.0]  # nanoseconds; noise adds at 32 and 256
+    found = edges(counts, [cost * 1e-9 for cost in costs], 1e-9)
+    assert (found.first, found.second) == (64, 256)
+    assert found.second_miss > found.first_miss > 0
+
+
+@pytest.mark.parametrize("last", [2.5, 0.1])
+def test_a_tlb_without_a_second_edge_has_one_level(last):
+    found = edges((16, 32, 64), [0.0, last * 1e-9, last * 1e-9], 1e-9)
+    assert found.second == found.first == (16 if last > 1 else 64)
+
+
+def test_a_ring_visits_every_word_once():
+    memory = np.zeros(64 * 40, np.uint8)
+    start = ring(memory, range(0, 64 * 40, 64))
+    words, base = memory.view(np.int64), memory.ctypes.data
+    seen, here = [], start
+    while here not in seen:
+        seen.append(here)
+        here = int(words[(here - base) // 8])
+    assert here == start
+    assert sorted(seen) == [base + 64 * n for n in range(40)]
+
+
+def test_a_roofline_survives_its_file_and_an_older_one_is_measured_again():
+    limits = roofline(1)
+    assert Roofline.from_json(limits.to_json()) == limits
+    assert list(limits.latency) == list(limits.bandwidth)
+    assert limits.translation.first <= limits.translation.second
+    assert Roofline.from_json('{"machine": "older"}') is None

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,16 @@ from adlik_kernels import (
     configured,
 )
 from adlik_kernels.machine import target
+from adlik_kernels.machine.latency import Translation
+from adlik_kernels.machine.roofline import Roofline
 from adlik_kernels.machine.target import host
 from adlik_kernels.schedules.db import Database, Record, shipped, workload_of
 from adlik_kernels.schedules.registry import choose, database_path
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import Annealing, Evolution, Grid, Learned, Policy, Random, tune
-from adlik_kernels.search.cost import FEATURES, BoostedTrees, CostModel, features
+from adlik_kernels.search.cost import BoostedTrees, CostModel
+from adlik_kernels.search.features import FEATURES, features
 from adlik_kernels.search.measure import Measurement, Meter
 from adlik_kernels.search.trial import bench
 from adlik_kernels.templates.conv import conv2d_module
@@ -32,6 +36,15 @@ LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 WORKLOAD = Dense(64, 256, 128)
 SPACE = Space(WORKLOAD, host(), 2)
+LIMITS = Roofline(
+    machine="a machine",
+    target=host().key,
+    threads=1,
+    operations={"fp32": 1.5e11, "bf16": 1.5e11, "int8": 6e11},
+    bandwidth={"l1": 2.5e11, "l2": 1.1e11, "l3": 2e10, "memory": 6e9},
+    latency={"l1": 1.4e-9, "l2": 6e-9, "l3": 3e-8, "memory": 1e-7},
+    translation=Translation(64, 1536, 3e-9, 1.6e-8),
+)
 
 
 @pytest.fixture
@@ -107,6 +120,17 @@ def test_a_convolutions_space(height, width, channels, filters, window, seed):
     for schedule in (space.sample(rng), space.default(), space.repaired(Schedule(28, 1, 4, 128))):
         assert space.fault(schedule) == ""
         conv2d_module(workload, schedule, host())
+
+
+def test_blocks_that_no_cache_holds_are_not_tried():
+    space = Space(Dense(784, 128, 4608), host(), 1)
+    held = host().l2_bytes
+    for schedule in space:
+        words = schedule.k_block or 4608
+        assert schedule.row_tiles == 1 or 4 * words * schedule.rows * schedule.row_tiles <= held
+    shallow = Space(Dense(64, 256, 200), host(), 1)
+    narrow = 4 * 200 * host().lanes * 2 <= host().l1_bytes
+    assert narrow == all(s.k_block == 0 for s in shallow if s.vectors == 1)
 
 
 def test_keys_name_their_workloads():
@@ -243,7 +267,23 @@ def test_boosted_trees_learn_steps_and_interactions():
 
 def test_features_are_as_many_as_their_names():
     schedule = SPACE.default()
-    assert len(features(WORKLOAD, schedule, host(), 2)) == len(FEATURES)
+    assert len(features(WORKLOAD, schedule, host(), 2, LIMITS)) == len(FEATURES)
+
+
+def test_features_are_relative_to_the_machine():
+    """A machine whose every limit is twice as high, and everything it measures, looks the same."""
+    twice = replace(
+        LIMITS,
+        operations={name: 2 * speed for name, speed in LIMITS.operations.items()},
+        bandwidth={name: 2 * speed for name, speed in LIMITS.bandwidth.items()},
+    )
+    slow = replace(LIMITS, bandwidth={name: speed / 2 for name, speed in LIMITS.bandwidth.items()})
+    large, schedule = Dense(512, 512, 2048), Schedule(8, 2, k_block=256)
+    seen = [features(large, schedule, host(), 1, limits) for limits in (LIMITS, twice, slow)]
+    np.testing.assert_allclose(seen[1], seen[0])
+    waits = [FEATURES.index(f"wait for {name}") for name in ("w", "x", "sums")]
+    for place in waits:
+        assert seen[2][place] == pytest.approx(2 * seen[0][place])
 
 
 def test_a_cost_model_transfers_between_shapes():
@@ -260,6 +300,19 @@ def test_a_cost_model_transfers_between_shapes():
     tall, flat = Schedule(12, 2), Schedule(4, 2)
     new = Dense(96, 512, 64)
     assert np.diff(model.predict(new, [flat, tall])) > 0
+
+
+def other_shapes(count=60):
+    """Records of other shapes, faster the nearer they are to the ideal schedule."""
+    rng, records = random.Random(1), []
+    for rows, columns, depth in ((32, 512, 128), (128, 256, 256), (96, 128, 512), (64, 512, 64)):
+        workload = Dense(rows, columns, depth)
+        space, table = Space(workload, host(), 2), Table(IDEAL)
+        for _ in range(count):
+            schedule = space.sample(rng)
+            speed = table.measure(workload, schedule).speed
+            records.append(record(workload, schedule, speed))
+    return records
 
 
 AGENTS = {
@@ -290,6 +343,76 @@ def test_agents_that_learn_beat_chance(name):
     assert found(name) > found("random")
 
 
+def test_a_trained_policy_finds_sooner_what_an_untrained_one_finds():
+    records = other_shapes()
+
+    def found(records):
+        runs = (
+            tune(WORKLOAD, Policy(SPACE, seed, records), Table(IDEAL), trials=10)
+            for seed in range(3)
+        )
+        return np.mean([run.best.speed for run in runs])
+
+    assert found(records) > found([])
+
+
+def test_a_policy_learns_the_same_from_the_same_records():
+    records = other_shapes(30)
+    first, second = (Policy(SPACE, seed, records).weights for seed in (1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first[:-1]).max() > 0
+    untrained = Policy(SPACE, 1).weights
+    assert np.abs(untrained[:-1]).max() == 0
+    np.testing.assert_array_equal(Policy(SPACE, 1, weights=first).weights, first)
+
+
+def test_a_policy_moves_towards_what_was_faster_than_expected():
+    """Told that every larger register block is faster, it comes to prefer them."""
+    agent = Policy(SPACE, 3)
+    for _ in range(24):
+        schedule = agent.ask()
+        agent.tell(schedule, schedule.rows * schedule.vectors / 30)
+    assert np.abs(agent.weights[:-1]).max() > 0
+    tried = [agent.ask() for _ in range(8)]
+    assert np.mean([s.rows * s.vectors for s in tried]) > 12
+
+
+def test_edits_differ_in_one_choice_and_fit():
+    start = SPACE.default()
+    near = SPACE.edits(start)
+    assert len(near) > 10
+    assert start not in near
+    for schedule in near:
+        before, after = start.to_dict(), schedule.to_dict()
+        changed = {name for name, value in before.items() if after[name] != value}
+        assert changed <= {"rows", "vectors"} or len(changed) == 1
+        assert SPACE.fits(schedule)
+
+
+def test_a_cost_model_is_corrected_by_what_is_measured():
+    """Other shapes said that many rows are fast; here few are."""
+    model = CostModel(host(), 2, other_shapes(), LIMITS)
+    rng = random.Random(5)
+    measured = list(dict.fromkeys(SPACE.sample(rng) for _ in range(24)))
+    speeds = [1.0 / schedule.rows for schedule in measured]
+    before = model.predict(WORKLOAD, measured)
+    model.update(WORKLOAD, list(zip(measured, speeds, strict=True)))
+    after = model.predict(WORKLOAD, measured)
+    want = np.array(speeds) / max(speeds)
+    assert np.abs(after - want).mean() < np.abs(before - want).mean() / 2
+
+
+def test_records_are_judged_by_those_that_did_not_see_them():
+    model = CostModel(host(), 2, other_shapes(30), LIMITS)
+    judged = model.judged()
+    assert [len(found.schedules) for found in judged] == [30] * 4
+    for found in judged:
+        assert found.table.shape == (30, len(FEATURES))
+        assert found.speeds.max() == 1
+        assert np.corrcoef(found.speeds, found.opinions)[0, 1] > 0
+    assert CostModel(host(), 2, [], LIMITS).judged() == []
+
+
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path):
     database = Database(tmp_path / "records.jsonl")
     tune(WORKLOAD, Random(SPACE, 1), Table(IDEAL), trials=10, database=database)
@@ -298,6 +421,18 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path):
     assert len(table.asked) == 5
     assert len(result.trials) == 15
     assert len(list(database)) == 15
+
+
+def test_a_finished_run_is_not_measured_again_unless_it_shall(tmp_path):
+    database = Database(tmp_path / "records.jsonl")
+
+    def run(*, again=False):
+        table = Table(IDEAL)
+        agent = Random(SPACE, 1)
+        tune(WORKLOAD, agent, table, trials=6, finalists=2, database=database, again=again)
+        return len(table.asked)
+
+    assert [run(), run(), run(again=True)] == [8, 0, 8]
 
 
 def test_a_run_without_gain_stops_early():

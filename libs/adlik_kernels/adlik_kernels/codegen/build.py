@@ -120,12 +120,26 @@ def cache_key(name: str, facts: object, target: Target) -> str:
 def compile_module(text: str, target: Target) -> bytes:
     """Compiles LLVM assembly to an object file.
 
-    Loops are written out and vectors chosen by the templates: LLVM's own unrolling and vectorising
-    would undo it.
+    Raises:
+        BuildFailed: LLVM rejects the text.
+    """
+    module, machine = _optimized(text, target)
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def machine_code(text: str, target: Target) -> str:
+    """Compiles LLVM assembly to the machine's own, for people to read.
 
     Raises:
         BuildFailed: LLVM rejects the text.
     """
+    module, machine = _optimized(text, target)
+    return str(machine.emit_assembly(module))
+
+
+def _optimized(text: str, target: Target) -> tuple[Any, Any]:
+    """Loops are written out and vectors chosen by the templates: LLVM shall not do so again."""
     _initialize()
     try:
         module = llvm.parse_assembly(text)
@@ -141,8 +155,7 @@ def compile_module(text: str, target: Target) -> bytes:
     options.slp_vectorization = False
     passes = llvm.create_pass_builder(machine, options)
     passes.getModulePassManager().run(module, passes)
-    code: bytes = machine.emit_object(module)
-    return code
+    return module, machine
 
 
 def private_folder(path: Path) -> Path:

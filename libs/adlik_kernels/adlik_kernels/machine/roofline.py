@@ -1,4 +1,4 @@
-"""What the machine can do at most: products a second by element type, bytes a second by cache.
+"""What the machine can do at most: products a second, bytes a second and waits by cache, the TLB.
 
 Williams, Waterman and Patterson, "Roofline: An Insightful Visual Performance Model" (2009). It is
 measured once and kept in the cache folder; speeds are then given as a part of it.
@@ -22,6 +22,7 @@ from adlik_kernels import configuration
 from adlik_kernels.codegen.build import load, write_atomically
 from adlik_kernels.codegen.emit import I32, POINTER, VOID, Emitter, kernel_function, vector
 from adlik_kernels.codegen.isa import DTYPES, GROUP, dot_of
+from adlik_kernels.machine.latency import Translation, latencies, translation
 from adlik_kernels.machine.pool import Pool
 from adlik_kernels.machine.target import Target, cores, machine
 from adlik_kernels.operators.operands import address, aligned_empty
@@ -35,6 +36,9 @@ MOMENT = 0.12
 
 LEAST = 8
 
+FORMAT = 2
+"""Version of the kept figures."""
+
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
@@ -46,6 +50,9 @@ class Roofline:
         threads: Threads that shared the work.
         operations: Multiplications and additions a second, by element type.
         bandwidth: Bytes read a second, by where they lie: "l1", "l2", "l3", "memory".
+        latency: Seconds of a load that waits for the one before, by where it lies; beyond the TLB
+            it contains the translation of its address.
+        translation: The TLB of one core.
     """
 
     machine: str
@@ -53,22 +60,50 @@ class Roofline:
     threads: int
     operations: dict[str, float]
     bandwidth: dict[str, float]
+    latency: dict[str, float]
+    translation: Translation
+
+    def reads(self, size: int, target: Target) -> float:
+        """Returns bytes read a second from the nearest cache that holds so many bytes.
+
+        Args:
+            size: Bytes that are read again and again, of all threads together.
+            target: The machine.
+        """
+        own = self.threads
+        places = (("l1", own * target.l1_bytes), ("l2", own * target.l2_bytes))
+        held = (*places, ("l3", target.l3_bytes))
+        place = next((name for name, room in held if 2 * size <= room), "memory")
+        return self.bandwidth[place]
+
+    def to_json(self) -> str:
+        """Returns the figures as they are kept."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Roofline | None:
+        """Reads what `to_json` wrote; None if another version of this module did."""
+        values = json.loads(text)
+        if values.pop("format", 1) != FORMAT:
+            return None
+        return cls(translation=Translation(**values.pop("translation")), **values)
 
 
 def roofline(threads: int) -> Roofline:
     """Returns the limits of this machine for a number of threads, measuring them on first use."""
     target = configuration.target()
     path = configuration.configured().cache / f"roofline-{target.key}-{threads}.json"
-    if path.exists():
-        return Roofline(**json.loads(path.read_text()))
+    kept = Roofline.from_json(path.read_text()) if path.exists() else None
+    if kept is not None:
+        return kept
     found = measure_roofline(target, threads)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(asdict(found), indent=2).encode())
+    write_atomically(path, found.to_json().encode())
     return found
 
 
 def measure_roofline(target: Target, threads: int) -> Roofline:
-    """Measures the limits of a machine, on a thread of its own that is pinned; takes a second."""
+    """Measures the limits of a machine, on a pinned thread of its own: some seconds."""
     with ThreadPoolExecutor(1) as alone:
         return alone.submit(_measure, target, threads).result()
 
@@ -85,8 +120,10 @@ def _measure(target: Target, threads: int) -> Roofline:
         "memory": 2 * target.l3_bytes,
     }
     bandwidth = {name: _reads(size, target, pool) for name, size in sizes.items()}
+    waits = latencies(sizes, target, pool)
+    tlb = translation(target, pool)
     pool.close()
-    return Roofline(machine(), target.key, threads, operations, bandwidth)
+    return Roofline(machine(), target.key, threads, operations, bandwidth, waits, tlb)
 
 
 def _peak(dtype: str, target: Target, pool: Pool) -> float:

@@ -8,60 +8,30 @@ is from Chen et al., "Learning to optimize tensor programs" (2018).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.machine.roofline import Roofline, roofline
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.db import Record, workload_of
 from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.search.features import FEATURES, features
 from adlik_kernels.workload import Workload
 
-FEATURES = (
-    *("log rows", "log columns", "log depth", "log operations", "threads"),
-    *("tile rows", "tile vectors", "sums", "unroll", "prefetch"),
-    *("log k block", "log k parts", "log row tiles", "log row blocks", "log panels"),
-    *("by rows", "by columns", "columns outside", "tasks", "imbalance", "waste"),
-    *("loads a step", "panel over L1", "x block over L2", "operands over L2", "row tail"),
-    *("aliased rows", "registers used"),
-)
-"""What the model sees of a workload, a schedule and a machine."""
+CORRECTIONS = 30
+"""Trees that new measurements add to what was learnt from other shapes."""
 
+OWN_WEIGHT = 3.0
+"""How much a measurement counts against the trees' caution, which is worth one sample a leaf."""
 
-def features(workload: Workload, schedule: Schedule, target: Target, threads: int) -> list[float]:
-    """Returns the numbers of `FEATURES`; sizes are relative to the machine's caches."""
-    words = -(-workload.depth // GROUP[workload.dtype])
-    rows, columns = max(workload.rows, 1), workload.columns
-    width = schedule.vectors * target.lanes
-    k_block = min(schedule.k_block or words, words)
-    tiles = -(-rows // schedule.rows)
-    row_tiles = min(schedule.row_tiles, tiles)
-    blocks, panels = -(-tiles // row_tiles), -(-columns // width)
-    tasks = {"rows": blocks, "columns": panels, "blocks": blocks * panels}[schedule.parallel]
-    sums = schedule.rows * schedule.vectors
-    panel, block = 4 * k_block * width, 4 * k_block * row_tiles * schedule.rows
-    aliased = schedule.rows if (4 * words) % 4096 == 0 else 1
-    return [
-        *(math.log2(rows), math.log2(columns), math.log2(words)),
-        *(math.log2(rows * columns * words), threads),
-        *(schedule.rows, schedule.vectors, sums, schedule.unroll, schedule.prefetch),
-        *(math.log2(k_block), math.log2(-(-words // k_block)), math.log2(row_tiles)),
-        *(math.log2(blocks), math.log2(panels)),
-        *(schedule.parallel == "rows", schedule.parallel == "columns"),
-        *(schedule.order == "columns", min(tasks, 64), -(-tasks // threads) * threads / tasks),
-        tiles * schedule.rows * panels * width / (rows * columns),
-        (schedule.rows + schedule.vectors) / sums,
-        math.log2(panel / target.l1_bytes),
-        math.log2(block / target.l2_bytes),
-        math.log2(4 * words * (rows + columns) / target.l2_bytes),
-        (rows % schedule.rows) / schedule.rows,
-        aliased,
-        sums / target.registers,
-    ]
+FOREIGN = 0.3
+"""How much a record of another machine counts."""
+
+LEAST = 8
+"""Records from which anything can be learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +142,25 @@ class BoostedTrees:
         return best // self.bins, best % self.bins
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The records of one shape, and what a model that never saw them thinks of them.
+
+    Attributes:
+        schedules: What was measured.
+        table: [schedules, features].
+        speeds: [schedules], as parts of the best.
+        opinions: [schedules], what they were expected to be.
+        weight: How much they count.
+    """
+
+    schedules: Sequence[Schedule]
+    table: NDArray[np.float64]
+    speeds: NDArray[np.float64]
+    opinions: NDArray[np.float64]
+    weight: float
+
+
 class CostModel:
     """Says how good schedules are, from records of any shape and from new measurements.
 
@@ -179,25 +168,33 @@ class CostModel:
         target: The machine that is tuned for.
         threads: Threads that will share the work.
         records: Earlier records of this machine or of others; empty to start from nothing.
+        limits: What one thread of the machine can do; measured here if not given.
     """
 
-    def __init__(self, target: Target, threads: int, records: Iterable[Record] = ()) -> None:
-        self.target, self.threads = target, threads
-        usable = [record for record in records if record.target.endswith(target.level)]
-        self._prior = _relative(
-            [(record.workload, record.threads, record.schedule, record.speed) for record in usable]
-        )
+    def __init__(
+        self,
+        target: Target,
+        threads: int,
+        records: Iterable[Record] = (),
+        limits: Roofline | None = None,
+    ) -> None:
+        self.target, self.threads, self.limits = target, threads, limits or roofline(1)
+        self._prior = [record for record in records if record.target.endswith(target.level)]
         self._prior_x = self._rows(
-            [(workload_of(key), schedule, count) for key, count, schedule, _ in self._prior]
+            [(workload_of(r.workload), r.schedule, r.threads) for r in self._prior]
         )
-        self._trees: BoostedTrees | None = None
-        if len(self._prior) >= 8:
-            self._trees = BoostedTrees().fit(self._prior_x, self._targets(self._prior))
+        self._prior_y = _relative([_place(r) for r in self._prior], [r.speed for r in self._prior])
+        home = [1.0 if record.target == target.key else FOREIGN for record in self._prior]
+        self._prior_weights = np.array(home)
+        self._prior_trees: BoostedTrees | None = None
+        self._own_trees: BoostedTrees | None = None
+        if len(self._prior) >= LEAST:
+            self._prior_trees = self._learnt(slice(None))
 
     @property
     def knows(self) -> bool:
         """Whether it has learnt anything yet."""
-        return self._trees is not None
+        return self._prior_trees is not None or self._own_trees is not None
 
     def update(self, workload: Workload, measured: Sequence[tuple[Schedule, float]]) -> None:
         """Learns again, with measurements of the workload at hand.
@@ -206,36 +203,70 @@ class CostModel:
             workload: What is tuned.
             measured: Schedules and their speeds.
         """
-        own = _relative([(workload.key, self.threads, s, speed) for s, speed in measured])
-        x = self._rows([(workload, schedule, count) for _, count, schedule, _ in own])
-        y = self._targets(own)
-        # Few new measurements stand against many old ones of other shapes: they count more.
-        weights = np.concatenate([np.ones(len(self._prior)), np.full(len(own), 3.0)])
-        everything = np.concatenate([self._prior_x, x])
-        targets = np.concatenate([self._targets(self._prior), y])
-        self._trees = BoostedTrees().fit(everything, targets, weights)
+        x = self._rows([(workload, schedule, self.threads) for schedule, _ in measured])
+        y = _relative([""] * len(measured), [speed for _, speed in measured])
+        weights = np.full(len(measured), OWN_WEIGHT)
+        if self._prior_trees is None:
+            self._own_trees = BoostedTrees().fit(x, y, weights)
+            return
+        # What it knew is kept: few new measurements cannot outweigh it, but they can correct it.
+        left = y - self._prior_trees.predict(x)
+        self._own_trees = BoostedTrees(CORRECTIONS).fit(x, left, weights)
 
     def predict(self, workload: Workload, schedules: Sequence[Schedule]) -> NDArray[np.float64]:
         """Returns the expected speeds, 1 for the best; all alike if nothing is known."""
-        if self._trees is None:
-            return np.zeros(len(schedules))
-        rows = [(workload, schedule, self.threads) for schedule in schedules]
-        return self._trees.predict(self._rows(rows))
+        x = self._rows([(workload, schedule, self.threads) for schedule in schedules])
+        opinion = np.zeros(len(schedules))
+        for trees in (self._prior_trees, self._own_trees):
+            if trees is not None:
+                opinion += trees.predict(x)
+        return opinion
+
+    def judged(self) -> list[Judged]:
+        """Returns earlier records by shape, each judged by trees that learnt from half the others.
+
+        Empty where there are too few shapes to leave some out.
+        """
+        shapes: dict[tuple[str, str, int], list[int]] = {}
+        for place, record in enumerate(self._prior):
+            shapes.setdefault(_place(record), []).append(place)
+        groups = list(shapes.values())
+        folds = [[n for places in groups[half::2] for n in places] for half in (0, 1)]
+        if min(len(fold) for fold in folds) < LEAST:
+            return []
+        opinions = np.zeros(len(self._prior))
+        for held, rest in (folds, folds[::-1]):
+            opinions[held] = self._learnt(rest).predict(self._prior_x[held])
+        return [self._judged(n, opinions[n]) for n in groups if len(n) >= LEAST]
+
+    def _judged(self, places: list[int], opinions: NDArray[np.float64]) -> Judged:
+        return Judged(
+            schedules=[self._prior[n].schedule for n in places],
+            table=self._prior_x[places],
+            speeds=self._prior_y[places],
+            opinions=opinions,
+            weight=float(self._prior_weights[places[0]]),
+        )
+
+    def _learnt(self, places: list[int] | slice) -> BoostedTrees:
+        """Trees that learnt from some of the earlier records."""
+        x, y, weights = self._prior_x[places], self._prior_y[places], self._prior_weights[places]
+        return BoostedTrees().fit(x, y, weights)
 
     def _rows(self, cases: Sequence[tuple[Workload, Schedule, int]]) -> NDArray[np.float64]:
-        rows = [features(w, s, self.target, threads) for w, s, threads in cases]
+        rows = [features(w, s, self.target, threads, self.limits) for w, s, threads in cases]
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
 
-    @staticmethod
-    def _targets(cases: Sequence[tuple[str, int, Schedule, float]]) -> NDArray[np.float64]:
-        return np.array([speed for *_, speed in cases], np.float64)
+
+def _place(record: Record) -> tuple[str, str, int]:
+    """Records of one place can be compared: their default schedule is the same."""
+    return record.workload, record.target, record.threads
 
 
-def _relative(
-    cases: Sequence[tuple[str, int, Schedule, float]],
-) -> list[tuple[str, int, Schedule, float]]:
-    """Speeds as parts of the best speed of the same workload and threads."""
-    best: dict[tuple[str, int], float] = {}
-    for key, threads, _, speed in cases:
-        best[key, threads] = max(best.get((key, threads), 0.0), speed)
-    return [(key, n, schedule, speed / best[key, n]) for key, n, schedule, speed in cases]
+def _relative(places: Sequence[Hashable], speeds: Sequence[float]) -> NDArray[np.float64]:
+    """Returns speeds as parts of the best speed of their place."""
+    best: dict[Hashable, float] = {}
+    for place, speed in zip(places, speeds, strict=True):
+        best[place] = max(best.get(place, 0.0), speed)
+    parts = [speed / best[place] for place, speed in zip(places, speeds, strict=True)]
+    return np.array(parts, np.float64)
