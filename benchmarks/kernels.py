@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
 from benchmarks.kernel_cases.depthwise import depthwise_cases, depthwise_int8_cases
-from benchmarks.kernel_cases.models import model_cases
+from benchmarks.kernel_cases.models import model_cases, model_int8_cases
 from benchmarks.kernel_cases.plots import ratios
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.rows import attention_cases, embedding_cases, row_cases
@@ -36,6 +36,7 @@ from benchmarks.kernel_cases.winograd import winograd_cases
 
 GROUPS = {
     "models": model_cases,
+    "models-int8": model_int8_cases,
     "dense": dense_cases,
     "int8": int8_cases,
     "bf16": bf16_cases,
