@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
+from benchmarks.kernel_cases.layouts import layout_cases, pooling_cases, quantize_cases
 from benchmarks.kernel_cases.models import model_cases
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.timing import Case, measure
@@ -36,6 +37,9 @@ GROUPS = {
     "conv-int8": conv_int8_cases,
     "images": image_cases,
     "boxes": box_cases,
+    "layouts": layout_cases,
+    "pooling": pooling_cases,
+    "quantize": quantize_cases,
 }
 
 

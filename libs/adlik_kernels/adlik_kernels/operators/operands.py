@@ -13,7 +13,6 @@ from adlik_kernels.errors import InvalidOperand
 
 _view = ctypes.c_char.from_buffer
 _place = ctypes.addressof
-_NAMES = {np.dtype(name): name for name in ("float32", "uint8", "int8")}
 
 
 def check(name: str, array: object, dtype: DTypeLike, shape: Sequence[int | None]) -> NDArray[Any]:
@@ -76,19 +75,6 @@ def check_output(
                 cure="Give an array of its own.",
             )
     return array
-
-
-def name_of(array: object) -> str:
-    """Returns the name of an array's element type, or "" for what is no array.
-
-    `str(dtype)` takes some microseconds.
-
-    Args:
-        array: What the caller gave.
-    """
-    if not isinstance(array, np.ndarray):
-        return ""
-    return _NAMES.get(array.dtype) or str(array.dtype)
 
 
 def address(array: NDArray[Any]) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adlik_kernels.errors import InvalidOperand
-from adlik_kernels.operators.calls import run
-from adlik_kernels.operators.operands import address, check, check_output, name_of
+from adlik_kernels.operators.calls import name_of, run
+from adlik_kernels.operators.operands import address, check, check_output
 from adlik_kernels.templates.levels import LOWEST
 from adlik_kernels.templates.quantized import AddQuantized, Dequantize, LookUp, Quantize
 
@@ -64,7 +64,7 @@ def quantize(
     x = _check_any("x", x, np.float32)
     lines = _Lines.of(x.shape, scale, zero, dtype, axis)
     out = _result(out, dtype, x.shape, (("x", x),))
-    lines.run(Quantize(None, None, dtype, lines.each), x, out)
+    lines.run(_workload(Quantize, dtype, lines.each), x, out)
     return out
 
 
@@ -93,7 +93,7 @@ def dequantize(
     q = _check_any("q", q, dtype)
     lines = _Lines.of(q.shape, scale, zero, dtype, axis)
     out = _result(out, "float32", q.shape, (("q", q),))
-    lines.run(Dequantize(None, None, dtype, lines.each), q, out)
+    lines.run(_workload(Dequantize, dtype, lines.each), q, out)
     return out
 
 
@@ -175,6 +175,12 @@ def check_scales(
     if count == 1 and isinstance(scale, float | int) and isinstance(zero, int):
         return _one_scale(float(scale), zero, dtype)
     return _some_scales(scale, zero, count, dtype)
+
+
+@functools.cache
+def _workload(kind: type[Quantize | Dequantize], dtype: str, each: str) -> Quantize | Dequantize:
+    """What is computed; kept, so that its code is found at once."""
+    return kind(None, None, dtype, each)
 
 
 @functools.lru_cache(maxsize=4096)
