@@ -16,7 +16,7 @@ from adlik_kernels.operators.calls import name_of, run
 from adlik_kernels.operators.operands import address, check, check_output
 from adlik_kernels.operators.quantized import check_scales
 from adlik_kernels.templates.grids import Grid, widest
-from adlik_kernels.templates.layouts import PIECE, Blocked, Layout, Transpose
+from adlik_kernels.templates.layouts import PIECE, WIDEST, Blocked, Layout, Transpose
 
 DTYPES = ("float32", "uint8")
 """Element types whose layout can be changed."""
@@ -163,7 +163,7 @@ def transpose(
     written = [0] * (2 - len(outer)) + [
         made.strides[order.index(axis)] for axis in (*outer, len(shape) - 1)
     ]
-    tile = widest(pixels, configuration.target().lanes), widest(channels, PIECE)
+    tile = widest(pixels, min(configuration.target().lanes, WIDEST // 4)), widest(channels, PIECE)
     words = (address(x), address(out), *sizes, pixels, channels, *read, *written)
     run(Transpose(tile), words, x.size)
     return out

@@ -35,6 +35,10 @@ from adlik_kernels.templates.tiles import (
 SPAN = 1024
 """Bytes of a channel's run of pixels that are turned before the next channels come."""
 
+WIDEST = 32
+"""Bytes of a tile's vectors at most: rows of pixels begin anywhere, and a vector of 64 bytes would
+mostly lie in two cache lines."""
+
 PIECE = 16
 """Channels of a tile, and of a block in blocked layouts."""
 
@@ -174,7 +178,7 @@ class _Sides:
         self.first_size, self.last_size = (
             1 if dtype == "uint8" else 4 for dtype in (work.first, work.last)
         )
-        self.most = 4 * lanes // self.last_size
+        self.most = min(4 * lanes, WIDEST) // self.last_size
         self.converts = work.first != work.last
         if self.converts:
             block = e.function.args[2]
