@@ -207,9 +207,9 @@ def _some_scales(
     low = LOWEST[dtype]
     if zeros.dtype.kind not in "iu" or (zeros < low).any() or (zeros > low + 255).any():
         raise InvalidOperand(f"The zero of a quantization is a level from {low} to {low + 255}.")
-    return (
-        np.ascontiguousarray(np.broadcast_to(kept, (count,))),
-        np.ascontiguousarray(np.broadcast_to(zeros, (count,)).astype(np.int32)),
+    # Copies: the address of an array that may not be written takes long to find.
+    return np.array(np.broadcast_to(kept, (count,))), np.array(
+        np.broadcast_to(zeros, (count,)), np.int32
     )
 
 
