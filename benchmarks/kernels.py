@@ -26,6 +26,7 @@ from pathlib import Path
 from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
 from benchmarks.kernel_cases.depthwise import depthwise_cases, depthwise_int8_cases
+from benchmarks.kernel_cases.layouts import layout_cases, pooling_cases, quantize_cases
 from benchmarks.kernel_cases.models import model_cases, model_int8_cases
 from benchmarks.kernel_cases.plots import ratios
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
@@ -51,6 +52,9 @@ GROUPS = {
     "rows": row_cases,
     "attention": attention_cases,
     "embedding": embedding_cases,
+    "layouts": layout_cases,
+    "pooling": pooling_cases,
+    "quantize": quantize_cases,
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import struct
 
+import numpy as np
+
 from adlik_kernels import configuration
 from adlik_kernels.codegen.build import Loaded, load
 from adlik_kernels.machine.pool import shared
@@ -17,7 +19,22 @@ from adlik_kernels.templates.small import Map, Softmax, small_module
 WORTH_SHARING = 200_000
 """Numbers above which a call is shared among threads."""
 
+_NAMES = {np.dtype(name): name for name in ("float32", "uint8", "int8")}
+
 Workload = Layout | Blocked | Transpose | Pool | Quantized | Map | Softmax
+
+
+def name_of(array: object) -> str:
+    """Returns the name of an array's element type, or "" for what is no array.
+
+    `str(dtype)` takes some microseconds.
+
+    Args:
+        array: What the caller gave.
+    """
+    if not isinstance(array, np.ndarray):
+        return ""
+    return _NAMES.get(array.dtype) or str(array.dtype)
 
 
 def run(workload: Workload, words: tuple[int, ...], numbers: int) -> None:

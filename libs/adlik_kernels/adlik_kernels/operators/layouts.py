@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 
 from adlik_kernels import configuration
 from adlik_kernels.errors import InvalidOperand
-from adlik_kernels.operators.calls import run
-from adlik_kernels.operators.operands import address, check, check_output, name_of
+from adlik_kernels.operators.calls import name_of, run
+from adlik_kernels.operators.operands import address, check, check_output
 from adlik_kernels.operators.quantized import check_scales
 from adlik_kernels.templates.grids import Grid, widest
-from adlik_kernels.templates.layouts import PIECE, Blocked, Layout, Transpose
+from adlik_kernels.templates.layouts import PIECE, WIDEST, Blocked, Layout, Transpose
 from adlik_kernels.workload import BLOCK
 
 DTYPES = ("float32", "uint8")
@@ -177,7 +178,7 @@ def transpose(
     written = [0] * (2 - len(outer)) + [
         made.strides[order.index(axis)] for axis in (*outer, len(shape) - 1)
     ]
-    tile = widest(pixels, configuration.target().lanes), widest(channels, PIECE)
+    tile = widest(pixels, min(configuration.target().lanes, WIDEST // 4)), widest(channels, PIECE)
     words = (address(x), address(out), *sizes, pixels, channels, *read, *written)
     run(Transpose(tile), words, x.size)
     return out
@@ -212,8 +213,7 @@ def _to_last(
     x = check("x", x, dtypes[0], (None,) * 4)
     batch, channels, height, width = x.shape
     out = _result(out, dtypes[1], (batch, height, width, channels), x)
-    grid = Grid(height, width, channels)
-    _run_layout(Layout(grid, True, *dtypes), (x, out), levels)
+    _run_layout(_layout((height, width, channels), dtypes, to_last=True), (x, out), levels)
     return out
 
 
@@ -226,9 +226,14 @@ def _to_first(
     x = check("x", x, dtypes[1], (None,) * 4)
     batch, height, width, channels = x.shape
     out = _result(out, dtypes[0], (batch, channels, height, width), x)
-    grid = Grid(height, width, channels)
-    _run_layout(Layout(grid, False, *dtypes), (x, out), levels)
+    _run_layout(_layout((height, width, channels), dtypes, to_last=False), (x, out), levels)
     return out
+
+
+@functools.lru_cache(maxsize=4096)
+def _layout(size: tuple[int, int, int], dtypes: tuple[str, str], *, to_last: bool) -> Layout:
+    """What is computed; kept, so that its code is found at once."""
+    return Layout(Grid(*size), to_last, *dtypes)
 
 
 def _run_layout(

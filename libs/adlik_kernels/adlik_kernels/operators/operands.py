@@ -13,7 +13,6 @@ from adlik_kernels.errors import InvalidOperand
 
 _view = ctypes.c_char.from_buffer
 _place = ctypes.addressof
-_NAMES = {np.dtype(name): name for name in ("float32", "uint8", "int8")}
 
 
 def check(name: str, array: object, dtype: DTypeLike, shape: Sequence[int | None]) -> NDArray[Any]:
@@ -136,19 +135,6 @@ def output_of(
     if out is None:
         return np.empty(shape, dtype)
     return check_output(out, dtype, shape, inputs)
-
-
-def name_of(array: object) -> str:
-    """Returns the name of an array's element type, or "" for what is no array.
-
-    `str(dtype)` takes some microseconds.
-
-    Args:
-        array: What the caller gave.
-    """
-    if not isinstance(array, np.ndarray):
-        return ""
-    return _NAMES.get(array.dtype) or str(array.dtype)
 
 
 def address(array: NDArray[Any]) -> int:

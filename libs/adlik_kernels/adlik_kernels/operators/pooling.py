@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels.errors import InvalidOperand
-from adlik_kernels.operators.calls import run
-from adlik_kernels.operators.operands import address, check, check_output, name_of
+from adlik_kernels.operators.calls import name_of, run
+from adlik_kernels.operators.operands import address, check, check_output
 from adlik_kernels.operators.quantized import Levels
 from adlik_kernels.templates.grids import Grid
 from adlik_kernels.templates.pooling import Pool

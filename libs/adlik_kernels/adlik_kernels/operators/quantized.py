@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from adlik_kernels.errors import InvalidOperand
-from adlik_kernels.operators.calls import run
-from adlik_kernels.operators.operands import address, check, check_output, name_of
+from adlik_kernels.operators.calls import name_of, run
+from adlik_kernels.operators.operands import address, check, check_output
 from adlik_kernels.templates.levels import LOWEST
 from adlik_kernels.templates.quantized import AddQuantized, Dequantize, LookUp, Quantize
 
@@ -64,7 +64,7 @@ def quantize(
     x = _check_any("x", x, np.float32)
     lines = _Lines.of(x.shape, scale, zero, dtype, axis)
     out = _result(out, dtype, x.shape, (("x", x),))
-    lines.run(Quantize(None, None, dtype, lines.each), x, out)
+    lines.run(_workload(Quantize, dtype, lines.each), x, out)
     return out
 
 
@@ -93,7 +93,7 @@ def dequantize(
     q = _check_any("q", q, dtype)
     lines = _Lines.of(q.shape, scale, zero, dtype, axis)
     out = _result(out, "float32", q.shape, (("q", q),))
-    lines.run(Dequantize(None, None, dtype, lines.each), q, out)
+    lines.run(_workload(Dequantize, dtype, lines.each), q, out)
     return out
 
 
@@ -177,6 +177,12 @@ def check_scales(
     return _some_scales(scale, zero, count, dtype)
 
 
+@functools.cache
+def _workload(kind: type[Quantize | Dequantize], dtype: str, each: str) -> Quantize | Dequantize:
+    """What is computed; kept, so that its code is found at once."""
+    return kind(None, None, dtype, each)
+
+
 @functools.lru_cache(maxsize=4096)
 def _one_scale(
     scale: float, zero: int, dtype: str
@@ -201,9 +207,9 @@ def _some_scales(
     low = LOWEST[dtype]
     if zeros.dtype.kind not in "iu" or (zeros < low).any() or (zeros > low + 255).any():
         raise InvalidOperand(f"The zero of a quantization is a level from {low} to {low + 255}.")
-    return (
-        np.ascontiguousarray(np.broadcast_to(kept, (count,))),
-        np.ascontiguousarray(np.broadcast_to(zeros, (count,)).astype(np.int32)),
+    # Copies: the address of an array that may not be written takes long to find.
+    return np.array(np.broadcast_to(kept, (count,))), np.array(
+        np.broadcast_to(zeros, (count,)), np.int32
     )
 
 

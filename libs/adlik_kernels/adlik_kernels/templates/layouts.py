@@ -32,8 +32,15 @@ from adlik_kernels.templates.tiles import (
     turn_to_beside,
 )
 
-SPAN = 1024
-"""Bytes of a channel's run of pixels that are turned before the next channels come."""
+SPAN = 64
+"""Pixels that are turned, at least, before the next channels come."""
+
+_LONG_SPAN, _KEPT = 1024, 64 << 10
+"""Bytes of a channel's run that are turned at most, and of pixels that a cache keeps meanwhile."""
+
+WIDEST = 32
+"""Bytes of a tile's vectors at most: rows of pixels begin anywhere, and a vector of 64 bytes would
+mostly lie in two cache lines."""
 
 PIECE = 16
 """Channels of a tile, and of a block in blocked layouts."""
@@ -143,7 +150,9 @@ def write_layout(e: Emitter, work: Layout, lanes: int) -> None:
     plane, rows, columns = grid.height * grid.width, grid.height, grid.width
     if not grid.border:
         rows, columns = 1, plane
-    span = min(SPAN // sides.last_size, columns)
+    size = sides.last_size
+    span = max(SPAN, min(_LONG_SPAN // size, _KEPT // (size * grid.channels)))
+    span = min(span, columns)
     spans = -(-columns // span)
     with own_rows(e, rows * spans) as (picture, unit):
         row, number = e.div(unit, spans), e.rem(unit, spans)
@@ -179,7 +188,7 @@ class _Sides:
         self.first_size, self.last_size = (
             1 if dtype == "uint8" else 4 for dtype in (work.first, work.last)
         )
-        self.most = 4 * lanes // self.last_size
+        self.most = min(4 * lanes, WIDEST) // self.last_size
         self.converts = work.first != work.last
         if self.converts:
             block = e.function.args[2]
@@ -296,7 +305,7 @@ def _write_transpose(e: Emitter, work: Transpose, lanes: int) -> None:
     outer, inner, pixels, channels, *strides = (
         e.argument(block, place, pointer=False) for place in AXES[2:]
     )
-    span = e.least(pixels, SPAN // 4)
+    span = e.least(pixels, SPAN)
     spans = e.div(e.add(pixels, e.sub(span, 1)), span)
     total = e.mul(e.mul(outer, inner), spans)
     first = e.div(e.mul(total, chunk), chunks)

@@ -41,10 +41,12 @@ def turn_to_beside(
         _shuffled(e, [_widened(e, row, block) for row in rows[first : first + block]])
         for first in range(0, len(rows), block)
     ]
-    if len(groups) == groups[0][0].type.count // block > 1:
-        for place, vectors in enumerate(zip(*groups, strict=True)):
-            for bank, value in enumerate(_blocks_turned(e, list(vectors), block)):
-                store(bank * block + place, 0, value)
+    banks = groups[0][0].type.count // block
+    if len(groups) % banks == 0 and banks > 1:
+        for first in range(0, len(groups), banks):
+            for place, vectors in enumerate(zip(*groups[first : first + banks], strict=True)):
+                for bank, value in enumerate(_blocks_turned(e, list(vectors), block)):
+                    store(bank * block + place, first * block, value)
         return
     channels = min(len(rows), block)
     for pixel in range(pixels):
