@@ -152,6 +152,16 @@ def test_int8_convolutions(level, window, stride, padding):
     assert (difference > 0).mean() < 0.01
 
 
+def test_memory_of_earlier_calls_keeps_its_border():
+    rng = np.random.default_rng(9)
+    w = rng.integers(-127, 128, (5, 4, 3, 3)).astype(np.int8)
+    layer = prepare_conv2d_int8(w, (5, 6), Quantization(1.0, 77, 1.0), padding=(1, 2))
+    for batch in (1, 1, 3, 3, 2):
+        x = rng.integers(0, 256, (batch, 5, 6, 4)).astype(np.uint8)
+        want = conv2d_reference(x.astype(int) - 77, w, (1, 1), (1, 2))
+        np.testing.assert_array_equal(layer(x), want)
+
+
 def test_int8_channels_fill_words():
     w = np.ones((4, 3, 1, 1), np.int8)
     with pytest.raises(InvalidOperand, match="multiple of 4"):

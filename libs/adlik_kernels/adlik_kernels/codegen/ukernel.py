@@ -131,6 +131,8 @@ class _TileWriter:
 
     def write(self) -> None:
         totals = self._begin()
+        if self.tile.ends and self.workload.residual:
+            self._expect()
         self._multiply(totals)
         if self.tile.ends:
             self._finish(totals)
@@ -223,6 +225,15 @@ class _TileWriter:
         for line in range(0, size, LINE):
             offset = e.add(e.mul(step, size), line)
             self._fetch(e.at(self.arguments["ahead"], offset), SECOND)
+
+    def _expect(self) -> None:
+        """Fetches the residual while k runs: its lines come from memory, once each."""
+        size = 1 if self.workload.residual_dtype == "uint8" else 4
+        together = BLOCK if self.tile.out_block else LINE // size
+        step = max(1, together // self.lanes)
+        for row in range(self.tile.rows):
+            for column in range(0, self.tile.vectors, step):
+                self._fetch(self._place("residual", row, column, size))
 
     def _fetch(self, pointer: Value, cache: int = FIRST) -> None:
         numbers = (ir.Constant(I32, value) for value in (0, cache, 1))

@@ -10,7 +10,7 @@ from adlik_kernels.schedules.schedule import CHOICES, NEXT, PAGE, WAYS, Schedule
 from adlik_kernels.workload import Conv2d
 
 SHAPES = ((8, 3), (14, 2), (12, 2), (7, 3), (6, 4), (7, 2), (8, 2), (4, 4), (14, 1), (8, 1))
-NARROW_SHAPES = ((6, 2), (4, 3), (7, 1), (4, 2), (2, 3))
+NARROW_SHAPES = ((6, 2), (5, 2), (4, 2))
 """Register blocks for 32 and for 16 registers."""
 
 UNROLLED = 14
