@@ -18,7 +18,7 @@ def operands(seed, shape, window):
     return rng, x, rng.integers(-128, 128, (shape[-1], 1, *window)).astype(np.int8)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     batch=st.integers(1, 2),
     size=st.tuples(st.integers(1, 15), st.integers(1, 15)),
@@ -50,29 +50,27 @@ def test_extreme_sums_do_not_saturate(level):
 
 
 @pytest.mark.parametrize("level", LEVELS, indirect=True)
-@pytest.mark.parametrize("stride", [1, 2])
-def test_quantized_ends_at_all_levels(level, stride):
-    rng, x, w = operands(2, (2, 11, 16, 37), (3, 3))
+def test_quantized_ends_at_all_levels(level):
+    rng, x, w = operands(2, (2, 11, 10, 37), (3, 3))
     bias = rng.standard_normal(37).astype(np.float32)
     scale = rng.uniform(0.001, 0.01, 37).astype(np.float32)
-    sides = {"stride": (stride, stride), "padding": (1, 1)}
+    sides = {"stride": (2, 1), "padding": (1, 1)}
     sums = conv2d_reference(x.astype(np.int64) - 100, w, *sides.values(), 37)
-    real = activate("silu", sums * (0.02 * scale.astype(float)) + bias)
+    real = activate("hardswish", sums * (0.02 * scale.astype(float)) + bias)
     plain = Quantization(0.02, 100, scale)
-    got = prepare_depthwise_int8(w, (11, 16), plain, bias, "silu", **sides)(x)
+    got = prepare_depthwise_int8(w, (11, 10), plain, bias, "hardswish", **sides)(x)
     np.testing.assert_allclose(got, real, rtol=1e-5, atol=1e-4)
     step = float(real.max() / 200)
     levels = Quantization(0.02, 100, scale, out_scale=step, out_zero=7)
-    got = prepare_depthwise_int8(w, (11, 16), levels, bias, "silu", **sides)(x)
+    got = prepare_depthwise_int8(w, (11, 10), levels, bias, "hardswish", **sides)(x)
     difference = np.abs(got.astype(int) - np.clip(np.rint(real / step) + 7, 0, 255))
     assert got.dtype == np.uint8
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
 
 
-@pytest.mark.parametrize("level", LEVELS, indirect=True)
 @pytest.mark.parametrize("channels", [3, 16, 21])
-def test_nothing_outside_is_touched(level, channels, guarded):
+def test_nothing_outside_is_touched(channels, guarded):
     _, given_x, w = operands(3, (1, 6, 9, channels), (3, 3))
     x, out = guarded(given_x.shape, np.uint8), guarded(given_x.shape, np.uint8)
     x[...] = given_x

@@ -1,15 +1,23 @@
 """Winograd's method against float64: sizes, borders, fused ends, rounding, sharing, refusals."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from adlik_kernels import InvalidOperand, configuration, configure, prepare_winograd
+from adlik_kernels import (
+    InvalidOperand,
+    InvalidSchedule,
+    configuration,
+    configure,
+    prepare_winograd,
+)
 from adlik_kernels.machine import pool, target
 from adlik_kernels.operators.operands import address, aligned_empty
 from adlik_kernels.operators.packing import pad_columns
 from adlik_kernels.operators.winograd import pack_winograd, scratch_bytes, winograd_kernel
 from adlik_kernels.schedules.winograd import winograd_default, winograd_pays
+from adlik_kernels.templates.winograd import winograd_module
 from adlik_kernels.workload import Conv2d, activate, conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +38,7 @@ def check_close(got, want, results):
     assert np.abs(got - want).max() <= ROUNDING[results] * np.abs(want).max()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     results=st.sampled_from([2, 4]),
     batch=st.integers(1, 3),
@@ -145,6 +153,15 @@ def test_nothing_outside_is_touched(results, channels, guarded):
     call(out, 1, guarded((call.size,), np.uint8))
     want = np.maximum(conv2d_reference(call.x, call.w) + call.residual, 0)
     check_close(out, want, results)
+
+
+def test_blocks_larger_than_a_picture_are_refused():
+    workload = Conv2d(10, 12, 6, 40, kernel=(3, 3))
+    host = target.host()
+    schedule = winograd_default(workload, 4, host, 1)
+    for changes in ({"tiles": 7}, {"groups": 5}):
+        with pytest.raises(InvalidSchedule):
+            winograd_module(workload, replace(schedule, **changes), host)
 
 
 def copied(guarded, array):

@@ -9,6 +9,9 @@ from adlik_kernels.codegen.isa import multiply_add
 from adlik_kernels.codegen.ukernel import INLINE
 from adlik_kernels.codegen.vectormath import ACTIVATIONS, constant
 
+ROUNDER = 3.0 * 2**22
+"""A number whose neighbours are 1 apart, on both sides."""
+
 
 def activated(e: Emitter, name: str, value: Value) -> Value:
     """Returns activation(value); a long one becomes a function that is called for each vector.
@@ -41,10 +44,12 @@ def requantized(e: Emitter, value: Value, levels: tuple[Value, Value], *, fused:
         levels: Vectors of the inverse of the scale, and of the level that stands for 0.
         fused: Whether the CPU has fused multiply-adds.
     """
-    b, lanes = e.builder, value.type.count
-    level = multiply_add(e, value, *levels, fused=fused)
-    level = e.intrinsic(f"llvm.rint.v{lanes}f32", level.type, [level])
+    b, (inverse, zero) = e.builder, levels
+    # Added to this number, a level is rounded in the same step, and its byte comes to lie last.
+    even = b.fadd(zero, constant(zero, ROUNDER))
+    level = multiply_add(e, value, inverse, even, fused=fused)
     for comparison, bound in ((">", 0.0), ("<", 255.0)):
-        limit = constant(level, bound)
+        limit = constant(level, ROUNDER + bound)
         level = b.select(b.fcmp_ordered(comparison, level, limit), level, limit)
-    return b.trunc(b.fptosi(level, vector(I32, lanes)), vector(I8, lanes))
+    kind = vector(I32, value.type.count)
+    return b.trunc(b.bitcast(level, kind), vector(I8, value.type.count))

@@ -28,6 +28,7 @@ from adlik_kernels.codegen.emit import I1, Emitter, Value, kernel_function
 from adlik_kernels.codegen.ending import activated
 from adlik_kernels.codegen.isa import dot_of
 from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import even_tiles
 from adlik_kernels.schedules.winograd import (
@@ -55,8 +56,16 @@ def winograd_module(workload: Conv2d, schedule: WinogradSchedule, target: Target
 
     Raises:
         InvalidOperand: The convolution is none that Winograd's method computes.
+        InvalidSchedule: A block is larger than a picture, or the groups are uneven.
     """
     check_winograd(workload, schedule.results)
+    across, down = tiles_of(workload, schedule.results)
+    panels = -(-workload.filters // (schedule.vectors * target.lanes))
+    if schedule.tiles > across * down or panels % schedule.groups:
+        raise InvalidSchedule(
+            f"{schedule} does not fit {across * down} tiles and {panels} panels of filters.",
+            cure="A block fits one picture, and the groups have equal parts of the panels.",
+        )
     module = ir.Module("winograd")
     _Nest(module, workload, schedule, target).write()
     return module
