@@ -90,11 +90,17 @@ def write_tile(module: Any, tile: Tile, workload: Fused, dot: Dot, lanes: int) -
     function.linkage = "internal"
     function.attributes.add("nounwind")
     function.attributes.add("noinline")  # each tile gets a register allocation of its own
-    _TileWriter(Emitter(function), tile, workload, dot, lanes).write()
+    TileWriter(Emitter(function), tile, workload, dot, lanes).write()
     return function
 
 
-class _TileWriter:
+class TileWriter:
+    """Writes the body of one micro-kernel.
+
+    Attributes:
+        arguments: Values of the function's arguments, by name.
+    """
+
     def __init__(self, e: Emitter, tile: Tile, workload: Fused, dot: Dot, lanes: int) -> None:
         self.e, self.tile, self.workload, self.dot, self.lanes = e, tile, workload, dot, lanes
         self.fused = dot.fused
@@ -102,15 +108,25 @@ class _TileWriter:
         self.arguments = dict(zip(names, e.function.args, strict=True))
 
     def write(self) -> None:
-        totals = self._begin()
+        """Writes everything."""
+        totals = self.begin()
         self._multiply(totals)
+        self.finish(totals)
+        self.e.builder.ret_void()
+
+    def finish(self, totals: list[list[Any]]) -> None:
+        """Ends the sums and writes them to the result.
+
+        Args:
+            totals: Slots of the sums, [rows][vectors].
+        """
         for row in range(self.tile.rows):
             for column in range(self.tile.vectors):
                 value = self.e.builder.load(totals[row][column])
                 self._put(self._end(value, row, column) if self.tile.ends else value, row, column)
-        self.e.builder.ret_void()
 
-    def _begin(self) -> list[list[Any]]:
+    def begin(self) -> list[list[Any]]:
+        """Returns slots of the sums, [rows][vectors]: of zeros, or of what `out` holds."""
         kind = vector(self.dot.accumulator, self.lanes)
         zero = ir.Constant(kind, [0] * self.lanes)
         return [

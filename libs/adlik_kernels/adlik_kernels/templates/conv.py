@@ -17,8 +17,9 @@ from typing import Any
 from llvmlite import ir
 
 from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
-from adlik_kernels.codegen.isa import GROUP, dot_of
-from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.codegen.micro import micro_kernels
+from adlik_kernels.codegen.ukernel import Tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import even_tiles
@@ -53,6 +54,9 @@ class _Nest:
         self.pixel = 4 * workload.channels // GROUP[workload.dtype]
         self.steps = workload.kernel[1] * self.pixel // 4
         self.size = 1 if workload.output == "uint8" else 4
+        self.pixels = even_tiles(workload.out_width, schedule.rows)
+        largest = (self.pixels[0], schedule.vectors)
+        self.micro = micro_kernels(workload, largest, self.steps, target)
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
         self.chunk, self.chunks, block = self.e.function.args
@@ -63,6 +67,7 @@ class _Nest:
 
     def write(self) -> None:
         e, schedule = self.e, self.schedule
+        self.micro.begin(e)
         blocks = e.div(e.add(self.rows, schedule.row_tiles - 1), schedule.row_tiles)
         if schedule.parallel == "blocks":
             total = e.mul(blocks, self.panels)
@@ -82,6 +87,7 @@ class _Nest:
             else:
                 with e.loop(*row_range) as block, e.loop(*panel_range) as panel:
                     self._panel(panel, block)
+        self.micro.end(e)
         e.builder.ret_void()
 
     def _share(self, total: Value) -> tuple[Value, Value]:
@@ -105,12 +111,15 @@ class _Nest:
         e, schedule = self.e, self.schedule
         start = e.mul(block, schedule.row_tiles)
         stop = e.least(e.add(start, schedule.row_tiles), self.rows)
-        tiles = even_tiles(self.workload.out_width, schedule.rows)
+        tiles = self.pixels
         larger = tiles[0]
-        many = tiles.count(larger)
+        many = len(tiles) if self.micro.overlap else tiles.count(larger)
+        last = self.workload.out_width - larger
         with e.loop(start, stop) as row:
             with e.loop(0, many) as number:
-                self._call(row, e.mul(number, larger), larger, panel, filters)
+                column = e.mul(number, larger)
+                column = e.least(column, last) if self.micro.overlap else column
+                self._call(row, column, larger, panel, filters)
             if many < len(tiles):
                 with e.loop(0, len(tiles) - many) as number:
                     column = e.add(e.mul(number, tiles[-1]), many * larger)
@@ -156,8 +165,7 @@ class _Nest:
             p[QUANTIZATION],
         ]
         if tile.name not in self.tiles:
-            dot = dot_of(workload.dtype, self.target)
-            self.tiles[tile.name] = write_tile(self.module, tile, workload, dot, self.target.lanes)
+            self.tiles[tile.name] = self.micro.write(self.module, tile)
         e.builder.call(self.tiles[tile.name], arguments)
 
     def _pixel(self, picture: Value, line: Value, column: Value, border: int) -> Value:
