@@ -1,5 +1,8 @@
 """A cache of compiled kernels for the session, so that no test sees an older one."""
 
+import ctypes
+import mmap
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -21,6 +24,22 @@ def level(request):
     configure(level=request.param)
     yield request.param
     configure(level="")
+
+
+@pytest.fixture
+def guarded():
+    """Makes arrays whose last byte is the last of a page; the next page cannot be touched."""
+
+    def make(shape, dtype):
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        pages = -(-size // mmap.PAGESIZE) + 1
+        memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
+        raw, end = np.frombuffer(memory, np.uint8), (pages - 1) * mmap.PAGESIZE
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mprotect(ctypes.c_void_p(raw.ctypes.data + end), mmap.PAGESIZE, 0) == 0
+        return raw[end - size : end].view(dtype).reshape(shape)
+
+    return make
 
 
 class Builder:

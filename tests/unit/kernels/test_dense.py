@@ -1,7 +1,5 @@
 """Dense products against float64, on odd shapes and odd numbers, at every instruction level."""
 
-import mmap
-
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, configure, dense, prepare_dense
@@ -195,28 +193,10 @@ def test_read_only_inputs_are_fine():
     assert (dense(**operands) == 9).all()
 
 
-def guarded(shape, dtype):
-    """An array whose last byte is the last of a page; the next page cannot be touched."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    pages = -(-size // mmap.PAGESIZE) + 1
-    memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
-    raw = np.frombuffer(memory, np.uint8)
-    protect(raw.ctypes.data + (pages - 1) * mmap.PAGESIZE)
-    end = (pages - 1) * mmap.PAGESIZE
-    return raw[end - size : end].view(dtype).reshape(shape)
-
-
-def protect(address):
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mprotect(ctypes.c_void_p(address), mmap.PAGESIZE, 0) == 0
-
-
 @pytest.mark.parametrize("level", LEVELS, indirect=True)
 @pytest.mark.parametrize(("rows", "columns", "depth"), [(1, 1, 1), (5, 17, 3), (9, 49, 31)])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
-def test_nothing_is_read_or_written_behind_the_arrays(level, rows, columns, depth, dtype):
+def test_nothing_is_read_or_written_behind_the_arrays(level, rows, columns, depth, dtype, guarded):
     x, residual, out = (
         guarded(shape, np.float32) for shape in ((rows, depth), (rows, columns), (rows, columns))
     )

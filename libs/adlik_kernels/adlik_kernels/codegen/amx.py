@@ -88,7 +88,8 @@ class _AmxWriter:
             self._configure(self.block.height)
         for part, vector_number in self._places():
             self._instruct("tilezero", self.layout.sums(part, vector_number))
-        self._multiply()
+        with self.end.segments() as (x, w):
+            self._run(x, w)
         for part, vector_number in self._places():
             offset = self.row_bytes * self.block.starts[part] + TILE_BYTES * vector_number
             place = self.e.at(self.buffer, offset)
@@ -108,13 +109,6 @@ class _AmxWriter:
             for part in range(self.block.parts)
             for column in (across if part % 2 == 0 else reversed(across))
         ]
-
-    def _multiply(self) -> None:
-        e, tile = self.e, self.tile
-        x, w, steps = (self.arguments[name] for name in ("x", "w", "steps"))
-        with e.loop(0, tile.segments) as part:
-            w_segment = e.mul(e.mul(part, steps), tile.w_step)
-            self._run(e.at(x, e.mul(part, tile.x_segment)), e.at(w, w_segment))
 
     def _run(self, x: Value, w: Value) -> None:
         """All steps of one segment: whole tiles, then what is left of k."""
@@ -163,8 +157,9 @@ class _AmxWriter:
     def _residual_row(self) -> int:
         """Bytes from one row of the residual to the next: it has the result's columns."""
         workload = self.tiles.workload
-        size, floats = (1 if workload.output == "uint8" else 4), 4
-        return self.tile.out_row // size * floats
+        of_levels = getattr(workload, "residual_dtype", "float32") == "uint8"
+        columns = self.tile.out_row // (1 if workload.output == "uint8" else 4)
+        return columns * (1 if of_levels else 4)
 
     def _configure(self, height: int) -> None:
         configure(self.e, self.layout, height, emulated=self.tiles.emulated)

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from adlik_kernels.codegen.amx import AmxTiles
 from adlik_kernels.codegen.emit import Emitter
 from adlik_kernels.codegen.isa import Dot, dot_of
-from adlik_kernels.codegen.tiles import EMULATED, STEP, TileLayout, uses_tiles
+from adlik_kernels.codegen.tiles import EMULATED, STEP, TILES, TileLayout, uses_tiles
 from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.workload import Fused
 
@@ -65,9 +66,14 @@ def micro_kernels(
         block: Rows and vectors of the largest block of the result.
         words: 32-bit words along k that lie one behind the other.
         target: The machine.
+
+    Raises:
+        InvalidSchedule: The block needs more tiles than there are.
     """
     dot = dot_of(workload.dtype, target)
     if not uses_tiles(workload.dtype, target):
         return VectorTiles(workload, dot, target.lanes)
     layout = TileLayout(*block, tail=words % STEP)
+    if layout.tiles > TILES:
+        raise InvalidSchedule(f"A block of {block} needs {layout.tiles} of {TILES} tiles.")
     return AmxTiles(workload, dot, layout, EMULATED in target.features)

@@ -103,13 +103,13 @@ def _configure(e: Emitter, source: Value, table: Any) -> None:
     e.store(content, e.at(state, _CONFIGURATION))
     palette = e.load(source, I8)
     _refuse(e, e.builder.icmp_unsigned("!=", palette, ir.Constant(I8, 1)))
-    for tile in range(TILES):
-        rows, row_bytes = _shape(e, state, e.word(tile))
+    with e.loop(0, TILES) as tile:
+        rows, row_bytes = _shape(e, state, tile)
         _refuse(e, e.less(TILE_ROWS, rows))
         _refuse(e, e.less(TILE_BYTES, row_bytes))
         none = [e.builder.icmp_signed("==", size, e.word(0)) for size in (rows, row_bytes)]
         _refuse(e, e.builder.xor(*none))
-        _clear(e, e.at(state, _TILES + tile * _TILE), 0)
+        _clear(e, e.at(state, e.add(e.mul(tile, _TILE), _TILES)), 0)
 
 
 def _release(e: Emitter) -> None:

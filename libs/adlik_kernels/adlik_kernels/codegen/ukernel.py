@@ -7,6 +7,8 @@ from.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,14 +140,20 @@ class TileWriter:
         ]
 
     def _multiply(self, totals: list[list[Any]]) -> None:
+        with self.segments() as (x, w):
+            self._run(totals, x, w)
+
+    @contextmanager
+    def segments(self) -> Iterator[tuple[Value, Value]]:
+        """Writes loops over the parts of k around the body; gives it where x and w begin there."""
         e, tile = self.e, self.tile
         x, w, steps = (self.arguments[name] for name in ("x", "w", "steps"))
         if tile.segments == 1:
-            self._run(totals, x, w)
+            yield x, w
             return
         with e.loop(0, tile.segments) as part:
             w_segment = e.mul(e.mul(part, steps), tile.w_step)
-            self._run(totals, e.at(x, e.mul(part, tile.x_segment)), e.at(w, w_segment))
+            yield e.at(x, e.mul(part, tile.x_segment)), e.at(w, w_segment)
 
     def _run(self, totals: list[list[Any]], x: Value, w: Value) -> None:
         """All steps of one segment."""

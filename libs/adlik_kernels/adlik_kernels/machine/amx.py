@@ -27,6 +27,13 @@ def amx_permitted() -> bool:
     return int(ctypes.CDLL(None).syscall(*words)) == 0
 
 
+def found_features() -> frozenset[str]:
+    """Returns the instruction sets that the processor says it has, as LLVM spells them."""
+    import llvmlite.binding as llvm
+
+    return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+
+
 def without_refused(features: frozenset[str]) -> frozenset[str]:
     """Returns a processor's features without those of AMX, if the system refuses their use.
 
@@ -47,4 +54,4 @@ def why_no_amx(features: frozenset[str]) -> str:
     missing = sorted({"amx-tile", "amx-int8", "amx-bf16"} - features)
     if missing:
         return f"the processor has no {', '.join(missing)}"
-    return "" if amx_permitted() else "the system does not permit its use"
+    return "" if amx_permitted() else "the system does not permit it"

@@ -93,10 +93,5 @@ def _pixels(workload: Conv2d, most: int) -> int:
 
 def _tiles(workload: Workload, rows: int, vectors: int) -> int:
     """Tile registers that a block needs."""
-    return TileLayout(rows, vectors, tail=_words(workload) % STEP).tiles
-
-
-def _words(workload: Workload) -> int:
-    """32-bit words along k that lie one behind the other in x."""
-    segments = workload.kernel[0] if isinstance(workload, Conv2d) else 1
-    return -(-workload.depth // segments // GROUP[workload.dtype])
+    words = -(-workload.run // GROUP[workload.dtype])
+    return TileLayout(rows, vectors, tail=words % STEP).tiles
