@@ -23,6 +23,8 @@ from pathlib import Path
 
 from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
+from benchmarks.kernel_cases.levels import GROUPS as AMX_GROUPS
+from benchmarks.kernel_cases.levels import amx_line
 from benchmarks.kernel_cases.models import model_cases
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.timing import Case, measure
@@ -67,6 +69,8 @@ def run_group(group: str, threads: int, seconds: float) -> list[dict[str, object
             f" from {min(peers):.2f} to {max(peers):.2f}",
             flush=True,
         )
+    if group in AMX_GROUPS:
+        print(amx_line(), flush=True)
     return rows
 
 
@@ -81,7 +85,7 @@ def asdict_plain(case: Case) -> dict[str, object]:
 
 def ratio(row: dict[str, object], which: str) -> float:
     times = row[which]
-    peers = [seconds for name, seconds in times.items() if name != "adlik"]
+    peers = [seconds for name, seconds in times.items() if not name.startswith("adlik")]
     return min(peers) / times["adlik"] if peers else 0.0
 
 

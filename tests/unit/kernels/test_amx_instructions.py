@@ -27,8 +27,8 @@ from llvmlite import ir
 
 FEATURES = frozenset({
     *("64bit", "avx", "avx2", "avx512bf16", "avx512bw", "avx512cd", "avx512dq", "avx512f"),
-    *("avx512vl", "avx512vnni", "bmi", "bmi2", "cmov", "cx8", "f16c", "fma", "fxsr", "lzcnt", "mmx"),
-    *("popcnt", "sse", "sse2", "sse3", "sse4.1", "sse4.2", "ssse3"),
+    *("avx512vl", "avx512vnni", "bmi", "bmi2", "cmov", "cx8", "f16c", "fma", "fxsr", "lzcnt"),
+    *("mmx", "popcnt", "sse", "sse2", "sse3", "sse4.1", "sse4.2", "ssse3"),
 })  # fmt: skip
 TILES = frozenset({"amx-tile", "amx-int8", "amx-bf16"})
 RAPIDS = Target("sapphirerapids", FEATURES | TILES, "amx", 2, 48 << 10, 2 << 20, 32 << 20)
