@@ -88,8 +88,8 @@ class _AmxWriter:
             self._configure(self.block.height)
         for part, vector_number in self._places():
             self._instruct("tilezero", self.layout.sums(part, vector_number))
-        with self.end.segments() as (x, w):
-            self._run(x, w)
+        with self.end.segments() as (x, before):
+            self._run(x, self.e.at(self.arguments["w"], self.e.mul(before, self.tile.w_step)))
         for part, vector_number in self._places():
             offset = self.row_bytes * self.block.starts[part] + TILE_BYTES * vector_number
             place = self.e.at(self.buffer, offset)

@@ -140,24 +140,26 @@ class TileWriter:
         ]
 
     def _multiply(self, totals: list[list[Any]]) -> None:
-        with self.segments() as (x, w):
-            self._run(totals, x, w)
+        with self.segments() as (x, before):
+            self._run(totals, x, before)
 
     @contextmanager
     def segments(self) -> Iterator[tuple[Value, Value]]:
-        """Writes loops over the parts of k around the body; gives it where x and w begin there."""
-        e, tile = self.e, self.tile
-        x, w, steps = (self.arguments[name] for name in ("x", "w", "steps"))
+        """Writes loops over the parts of k around the body.
+
+        It gives the body where x begins, and how many steps are before it in packed w.
+        """
+        e, tile, x = self.e, self.tile, self.arguments["x"]
         if tile.segments == 1:
-            yield x, w
+            yield x, e.word(0)
             return
         with e.loop(0, tile.segments) as part:
-            w_segment = e.mul(e.mul(part, steps), tile.w_step)
-            yield e.at(x, e.mul(part, tile.x_segment)), e.at(w, w_segment)
+            yield e.at(x, e.mul(part, tile.x_segment)), e.mul(part, self.arguments["steps"])
 
-    def _run(self, totals: list[list[Any]], x: Value, w: Value) -> None:
-        """All steps of one segment."""
+    def _run(self, totals: list[list[Any]], x: Value, before: Value) -> None:
+        """All steps of one part of k, with so many steps before it."""
         e, unroll, steps = self.e, self.tile.unroll, self.arguments["steps"]
+        w = e.at(self.arguments["w"], e.mul(before, self.tile.w_step))
         whole = e.sub(steps, e.rem(steps, unroll)) if unroll > 1 else steps
         with e.loop(0, whole, unroll) as k:
             for ahead in range(unroll):

@@ -35,6 +35,8 @@ def amx_fault(workload: Workload, schedule: Schedule) -> str:
         return f"the block needs more than {TILES} tiles"
     if schedule.unroll > 1 or schedule.prefetch:
         return "a step of tiles is long enough: it is neither unrolled nor fetched ahead"
+    if schedule.k_block and isinstance(workload, Conv2d):
+        return "a row's last tile overlaps another, so it cannot continue from sums in memory"
     return "a block of k ends within a tile" if schedule.k_block % STEP else ""
 
 
@@ -70,7 +72,8 @@ def amx_repaired(workload: Workload, schedule: Schedule) -> Schedule:
     vectors = min(schedule.vectors, -(-workload.columns // TILE_ROWS))
     while _tiles(workload, rows, vectors) > TILES:
         rows, vectors = (rows, vectors - 1) if vectors > 1 else (rows - TILE_ROWS, 1)
-    return replace(schedule, rows=rows, vectors=vectors, unroll=1, prefetch=0)
+    k_block = 0 if isinstance(workload, Conv2d) else schedule.k_block
+    return replace(schedule, rows=rows, vectors=vectors, k_block=k_block, unroll=1, prefetch=0)
 
 
 def _cost(workload: Workload, rows: int, vectors: int) -> float:

@@ -60,7 +60,7 @@ def row_tails(rows: int, tile: int) -> tuple[int, ...]:
     """
     if rows:
         return (rows % tile,) if rows % tile else ()
-    return tuple(power for power in (16, 8, 4, 2, 1) if power < tile)
+    return tuple(power for power in (32, 16, 8, 4, 2, 1) if power < tile)
 
 
 @dataclass(frozen=True, slots=True)
