@@ -26,7 +26,7 @@ def level(request):
     configure(level="")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def guarded():
     """Makes arrays whose last byte is the last of a page; the next page cannot be touched."""
 
@@ -34,9 +34,11 @@ def guarded():
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         pages = -(-size // mmap.PAGESIZE) + 1
         memory = mmap.mmap(-1, pages * mmap.PAGESIZE)
-        raw, end = np.frombuffer(memory, np.uint8), (pages - 1) * mmap.PAGESIZE
+        raw = np.frombuffer(memory, np.uint8)
+        end = (pages - 1) * mmap.PAGESIZE
         libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.mprotect(ctypes.c_void_p(raw.ctypes.data + end), mmap.PAGESIZE, 0) == 0
+        place = ctypes.c_void_p(raw.ctypes.data + end)
+        assert libc.mprotect(place, mmap.PAGESIZE, 0) == 0
         return raw[end - size : end].view(dtype).reshape(shape)
 
     return make
