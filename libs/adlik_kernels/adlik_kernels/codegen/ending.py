@@ -6,8 +6,10 @@ from llvmlite import ir
 
 from adlik_kernels.codegen.emit import I8, I32, Emitter, Value, vector
 from adlik_kernels.codegen.isa import multiply_add
-from adlik_kernels.codegen.ukernel import INLINE
 from adlik_kernels.codegen.vectormath import ACTIVATIONS, constant
+
+INLINE = ("relu", "relu6", "hardswish")
+"""Activations of a few instructions."""
 
 
 def activated(e: Emitter, name: str, value: Value) -> Value:

@@ -87,6 +87,7 @@ class Transposed2d:
     dtype = "fp32"
     output = "float32"
     residual = False
+    residual_dtype = "float32"
 
     @property
     def result(self) -> tuple[int, int]:
