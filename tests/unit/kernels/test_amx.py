@@ -20,10 +20,23 @@ from adlik_kernels.machine.target import host
 from adlik_kernels.operators.conv import along_k, conv2d_kernel, padded_copy
 from adlik_kernels.operators.dense import dense_kernel
 from adlik_kernels.operators.operands import address
-from adlik_kernels.operators.packing import from_bf16, pack_weights, pad_columns, to_bf16
-from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.operators.packing import (
+    from_bf16,
+    pack_groups,
+    pack_weights,
+    pad_columns,
+    to_bf16,
+)
+from adlik_kernels.schedules.schedule import NEXT, Schedule
 from adlik_kernels.schedules.space import Space
-from adlik_kernels.workload import Conv2d, Dense, activate, conv2d_reference, dense_reference
+from adlik_kernels.workload import (
+    Conv2d,
+    Dense,
+    activate,
+    blocked_reference,
+    conv2d_reference,
+    dense_reference,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,8 +65,8 @@ def operands(rng, dtype, x_shape, w_shape):
     return x, w, from_bf16(x), from_bf16(w)
 
 
-def run(kernel, x, packed, out, count, *, chunks=3, bias=None, residual=None):
-    columns = out.shape[-1]
+def run(kernel, x, packed, out, count, *, columns=0, chunks=3, bias=None, residual=None):
+    columns = columns or out.shape[-1]
     constants = (pad_columns(0.0 if bias is None else bias, columns), pad_columns(1.0, columns))
     nothing = np.zeros(4, np.float32)
     places = (x, packed, out, constants[0], nothing if residual is None else residual)
@@ -63,7 +76,7 @@ def run(kernel, x, packed, out, count, *, chunks=3, bias=None, residual=None):
 
 @modes
 @pytest.mark.parametrize("dtype", ["int8", "bf16"])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     rows=st.integers(1, 80),
     columns=st.integers(1, 100),
@@ -90,27 +103,51 @@ def test_random_products(mode, dtype, rows, columns, words, any_rows, threads, s
 
 @modes
 @pytest.mark.parametrize("dtype", ["int8", "bf16"])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
-    size=st.tuples(st.integers(3, 12), st.integers(3, 70)),
-    words=st.integers(1, 20),
-    filters=st.integers(1, 70),
+    size=st.tuples(st.integers(5, 14), st.integers(5, 72)),
+    channels=st.one_of(st.just(16), st.integers(1, 20).map(lambda n: 4 * n)),
+    filters=st.one_of(st.sampled_from([16, 48]), st.integers(1, 35)),
+    groups=st.sampled_from([1, 1, 2]),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    blocked=st.tuples(st.booleans(), st.booleans()),
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     padding=st.tuples(st.integers(0, 1), st.integers(0, 1)),
     seed=seeds,
 )
-def test_random_convolutions(mode, dtype, size, words, filters, kernel, stride, padding, seed):
+def test_random_convolutions(
+    mode, dtype, size, channels, filters, groups, dilation, blocked, kernel, stride, padding, seed
+):
     rng, target = np.random.default_rng(seed), TARGETS[mode]
-    channels = words * {"int8": 4, "bf16": 2}[dtype]
-    workload = Conv2d(*size, channels, filters, kernel, stride, padding, dtype=dtype)
+    into, out_of = (
+        "blocked" if wanted and count % 16 == 0 else "last"
+        for wanted, count in zip(blocked, (channels, filters), strict=True)
+    )
+    workload = Conv2d(
+        *size,
+        groups * channels,
+        groups * filters,
+        kernel,
+        stride,
+        padding,
+        dtype=dtype,
+        dilation=dilation,
+        groups=groups,
+        in_layout=into,
+        out_layout=out_of,
+    )
     schedule = Space(workload, target, 2).sample(random.Random(seed))
-    shapes = ((2, *size, channels), (filters, channels, *kernel))
+    shapes = ((2, *size, groups * channels), (groups * filters, channels, *kernel))
     x, w, real_x, real_w = operands(rng, dtype, *shapes)
-    want = conv2d_reference(real_x, real_w, stride, padding)
+    want = conv2d_reference(real_x, real_w, stride, padding, groups, dilation=dilation)
+    want = blocked_reference(want) if out_of == "blocked" else want
+    x = padded_copy(x, padding)
+    x = blocked_reference(x) if into == "blocked" else x
     out = np.full(want.shape, np.nan, np.float32)
-    packed = pack_weights(along_k(w), 16 * schedule.vectors, dtype)
-    run(conv2d_kernel(workload, schedule, target), padded_copy(x, padding), packed, out, 2)
+    packed = pack_groups(along_k(w, into), 16 * schedule.vectors, dtype, groups)
+    columns = groups * filters
+    run(conv2d_kernel(workload, schedule, target), x, packed, out, 2, columns=columns)
     if dtype == "int8":
         np.testing.assert_array_equal(out, want.astype(np.float32))
     else:
@@ -120,11 +157,11 @@ def test_random_convolutions(mode, dtype, size, words, filters, kernel, stride, 
 @modes
 @pytest.mark.parametrize(
     ("block", "k_block"),
-    [((32, 2), 128), ((48, 1), 0), ((16, 4), 0), ((29, 2), 128), ((5, 3), 0)],
+    [((48, 1), 0), ((16, 4), 0), ((29, 2), 128), ((5, 3), 0)],
 )
 def test_fused_ends_and_blocks_of_k(mode, block, k_block):
     rng, depth = np.random.default_rng(1), 2 * 299
-    workload = Dense(0, 75, depth, "bf16", bias=True, residual=True, activation="silu")
+    workload = Dense(95, 75, depth, "bf16", bias=True, residual=True, activation="silu")
     schedule = Schedule(*block, k_block=k_block, row_tiles=1)
     x, w, real_x, real_w = operands(rng, "bf16", (95, depth), (depth, 75))
     bias, residual = (rng.standard_normal(shape).astype("f4") for shape in ((75,), (95, 75)))
@@ -150,11 +187,39 @@ def test_layers_are_requantized(mode):
         pixels = x[:35].reshape(1, 5, 7, 66)[..., :64].copy()
         filters = np.ascontiguousarray(w[:64].T.reshape(45, 64, 1, 1))
         same = prepare_conv2d_int8(filters, (5, 7), levels, bias, "relu")(pixels)
-        again = prepare_dense_int8(w[:64].copy(), levels, bias, "relu")(pixels.reshape(35, 64))
+        dense = prepare_dense_int8(w[:64].copy(), levels, bias, "relu", rows=(35,))
+        again = dense(pixels.reshape(35, 64))
     difference = np.abs(got.astype(int) - np.clip(np.rint(real / step) + 100, 0, 255))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
     np.testing.assert_array_equal(same.reshape(35, 45), again)
+
+
+@modes
+@pytest.mark.parametrize("activation", [None, "relu6", "sigmoid"])
+@pytest.mark.parametrize("layout", ["last", "blocked"])
+def test_levels_are_those_of_vectors(mode, activation, layout):
+    """The end is the vectors' own, so that every level is the same, and so is what tails write."""
+    rng = np.random.default_rng(11)
+    filters, shape = 48 if layout == "blocked" else 75, (2, 5, 19)
+    w = rng.integers(-128, 128, (filters, 16, 3, 3)).astype(np.int8)
+    bias = rng.standard_normal(filters).astype("f4")
+    scale = rng.uniform(0.0002, 0.002, filters).astype("f4")
+    levels = Quantization(0.02, 131, scale, 0.03, 60, residual_scale=0.02, residual_zero=90)
+    x = rng.integers(0, 256, (*shape, 16)).astype(np.uint8)
+    residual = rng.integers(0, 256, (*shape, filters)).astype(np.uint8)
+    residual = blocked_reference(residual) if layout == "blocked" else residual
+    sides = {"padding": (1, 1), "out_layout": layout, "residual": True}
+
+    def computed():
+        layer = prepare_conv2d_int8(w, (5, 19), levels, bias, activation, **sides)
+        return layer(x, residual=residual)
+
+    want = computed()
+    with on(mode):
+        got = computed()
+    np.testing.assert_array_equal(got, want)
+    assert len(np.unique(got)) > 20
 
 
 @modes
@@ -178,7 +243,7 @@ def test_nothing_is_read_or_written_behind_the_arrays(mode, dtype, rows, columns
 
 @modes
 def test_results_do_not_depend_on_chunks(mode):
-    workload, target = Dense(0, 100, 400, "bf16"), TARGETS[mode]
+    workload, target = Dense(90, 100, 400, "bf16"), TARGETS[mode]
     rng = np.random.default_rng(3)
     x, w, *_ = operands(rng, "bf16", (90, 400), (400, 100))
     results = []
@@ -225,6 +290,10 @@ def test_the_space_of_schedules_knows_tiles(workload, threads):
         assert not space.fault(space.repaired(schedule))
     with pytest.raises(InvalidSchedule):
         dense_kernel(Dense(0, 256, 66, "int8"), Schedule(48, 2), TARGETS["emulated"])
+    window = Conv2d(8, 9, 64, 64, (3, 3), dtype="bf16")
+    for wrong in (Schedule(16, 2, k_block=128), Schedule(16, 2, prefetch=NEXT)):
+        with pytest.raises(InvalidSchedule, match="AMX"):
+            conv2d_kernel(window, wrong, TARGETS["emulated"])
 
 
 def test_floats_are_left_to_vectors():

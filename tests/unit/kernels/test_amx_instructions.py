@@ -1,6 +1,7 @@
 """The tile instructions: their emulation against numpy, and the real ones in compiled code."""
 
 import ctypes
+import json
 import re
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from adlik_kernels.codegen import build
 from adlik_kernels.codegen.emit import Emitter, kernel_function
 from adlik_kernels.codegen.tile_emulation import define_emulation
-from adlik_kernels.codegen.tiles import EMULATED, instruct, number
+from adlik_kernels.codegen.tiles import instruct, number
 from adlik_kernels.machine import amx, roofline
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target, host, level_of
@@ -125,42 +126,50 @@ def flushed(values):
     return np.where(tiny, np.copysign(np.float32(0), values), values)
 
 
-@pytest.mark.parametrize("fault", ["no configuration", "17 rows", "other palette", "other k"])
-def test_emulated_tiles_refuse_what_the_processor_refuses(fault):
-    """In a child, for a fault ends the process."""
-    block = {"no configuration": None, "17 rows": (1, 17, 8), "other palette": (2, 4, 8)}
-    program = f"""
-import ctypes, tempfile
+FAULTS = """
+import ctypes, json, os, tempfile
 import numpy as np
 from adlik_kernels import configure
 from adlik_kernels.codegen import build
 from adlik_kernels.codegen.emit import Emitter, kernel_function
 from adlik_kernels.codegen.tile_emulation import define_emulation
-from adlik_kernels.codegen.tiles import EMULATED, instruct, number
+from adlik_kernels.codegen.tiles import instruct, number
 from adlik_kernels.machine.target import host
 from llvmlite import ir
 configure(cache=tempfile.mkdtemp())
-module = ir.Module("fault")
-e = Emitter(kernel_function(module, "kernel"))
-define_emulation(module)
-shape = {block.get(fault, (1, 4, 8))!r}
-if shape:
-    instruct(e, "ldtilecfg", [e.argument(e.function.args[2], 0)], emulated=True)
+TILES = {"none": (1, 4, 8), "17 rows": (1, 17, 8), "other palette": (2, 4, 8)}
+signals = {}
+for fault in ("none", "no configuration", "17 rows", "other palette", "other k"):
+    child = os.fork()
+    if child:
+        signals[fault] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        continue
+    module = ir.Module("fault")
+    e = Emitter(kernel_function(module, "kernel"))
+    define_emulation(module)
+    if fault != "no configuration":
+        instruct(e, "ldtilecfg", [e.argument(e.function.args[2], 0)], emulated=True)
     instruct(e, "tilezero", [number(0)], emulated=True)
-if {fault == "other k"}:
-    instruct(e, "tdpbusd", [number(n) for n in range(3)], emulated=True)
-if not shape:
-    instruct(e, "tilezero", [number(0)], emulated=True)
-e.builder.ret_void()
-settings = np.zeros(64, np.uint8)
-if shape:
-    settings[0], settings[48:51], settings[16:22:2] = shape[0], shape[1], shape[2]
-places = np.array([settings.ctypes.data])
-run = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-run(build.load("fault", {fault!r}, lambda: module, host()).address)(0, 1, places.ctypes.data)
+    if fault == "other k":
+        instruct(e, "tdpbusd", [number(n) for n in range(3)], emulated=True)
+    e.builder.ret_void()
+    settings, shape = np.zeros(64, np.uint8), TILES.get(fault, TILES["none"])
+    settings[0], settings[48:51], settings[16:22:2] = shape
+    places = np.array([settings.ctypes.data])
+    run = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+    run(build.load("fault", fault, lambda: module, host()).address)(0, 1, places.ctypes.data)
+    os._exit(0)
+print(json.dumps(signals))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert done.returncode in {-signal.SIGILL, -signal.SIGTRAP}, done.stderr.decode()
+
+
+def test_emulated_tiles_refuse_what_the_processor_refuses():
+    """In children, for a fault ends the process."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, check=True)
+    signals = json.loads(done.stdout)
+    assert signals.pop("none") == 0
+    assert len(signals) == 4
+    assert set(signals.values()) <= {-signal.SIGILL, -signal.SIGTRAP}
 
 
 def instructions(module, target=RAPIDS):
@@ -212,11 +221,10 @@ def test_the_peak_is_that_of_tiles(dtype, product):
 
 
 @pytest.mark.parametrize("dtype", ["int8", "bf16"])
-def test_a_peak_is_measured_on_tiles(dtype, monkeypatch):
+def test_a_peak_is_measured_on_tiles(dtype, monkeypatch, emulated_tiles):
     monkeypatch.setattr(roofline, "STEPS", 20)
     monkeypatch.setattr(roofline, "MOMENT", 0.01)
-    emulated = replace(host(), level="amx", features=host().features | {EMULATED})
-    assert roofline._peak(dtype, emulated, shared(1)) > 0
+    assert roofline._peak(dtype, emulated_tiles, shared(1)) > 0
 
 
 def test_below_the_level_and_for_floats_there_are_none():

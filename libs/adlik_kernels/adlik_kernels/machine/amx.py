@@ -11,7 +11,7 @@ import functools
 import platform
 import sys
 
-_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 """The system call, its ARCH_REQ_XCOMP_PERM, and the state asked for, XFEATURE_XTILEDATA."""
 
 
@@ -23,7 +23,7 @@ def amx_permitted() -> bool:
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
-    words = (ctypes.c_long(n) for n in (_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA))
+    words = (ctypes.c_long(n) for n in (ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA))
     return int(ctypes.CDLL(None).syscall(*words)) == 0
 
 

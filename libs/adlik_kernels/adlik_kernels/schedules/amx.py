@@ -54,7 +54,7 @@ def amx_default(workload: Workload, threads: int) -> Schedule:
     if isinstance(workload, Conv2d):
         flat = workload.flattened()
         shape = min(SHAPES, key=lambda shape: _cost(workload, _pixels(flat, shape[0]), shape[1]))
-        panels = -(-vectors // min(shape[1], vectors))
+        panels = workload.groups * -(-vectors // min(shape[1], vectors))
         by_rows = flat.out_height >= 4 * threads or panels < 2 * threads
         parallel, row_tiles = "blocks" if by_rows else "columns", 1
     else:

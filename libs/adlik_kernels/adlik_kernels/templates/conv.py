@@ -123,6 +123,8 @@ class _Nest:
         self.pixels = even_tiles(workload.out_width, schedule.rows)
         largest = (self.pixels[0], schedule.vectors)
         self.micro = micro_kernels(workload, largest, self.inner[-1][0], target)
+        if self.micro.overlap and (schedule.k_block or schedule.prefetch == NEXT):
+            raise InvalidSchedule("Tiles of AMX neither continue a sum nor fetch other weights.")
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
         self.chunk, self.chunks, block = self.e.function.args
