@@ -27,6 +27,8 @@ from benchmarks.kernel_cases.around import box_cases, image_cases
 from benchmarks.kernel_cases.convolutions import conv_cases, conv_int8_cases
 from benchmarks.kernel_cases.depthwise import depthwise_cases, depthwise_int8_cases
 from benchmarks.kernel_cases.layouts import layout_cases, pooling_cases, quantize_cases
+from benchmarks.kernel_cases.levels import GROUPS as AMX_GROUPS
+from benchmarks.kernel_cases.levels import amx_line
 from benchmarks.kernel_cases.models import model_cases, model_int8_cases
 from benchmarks.kernel_cases.plots import ratios
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
@@ -90,6 +92,8 @@ def run_group(group: str, threads: int, seconds: float) -> list[dict[str, object
             f" from {min(peers):.2f} to {max(peers):.2f}",
             flush=True,
         )
+    if group in AMX_GROUPS:
+        print(amx_line(), flush=True)
     return rows
 
 

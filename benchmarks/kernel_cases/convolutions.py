@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
+from benchmarks.kernel_cases.levels import without_amx
 from benchmarks.kernel_cases.timing import Case
 
 CONVOLUTIONS = (
@@ -97,13 +99,14 @@ def conv_int8_cases(_threads: int) -> Iterator[Case]:
         bias = rng.standard_normal(filters).astype(np.float32)
         scale = rng.uniform(0.001, 0.01, filters).astype(np.float32)
         levels = Quantization(0.02, 0, scale, out_scale=20.0)
-        layer = prepare_conv2d_int8(
-            w, (size, size), levels, bias, "relu", stride=steps, padding=border
-        )
+        sides = {"stride": steps, "padding": border}
+        prepare = partial(prepare_conv2d_int8, w, (size, size), levels, bias, "relu", **sides)
+        layer = prepare()
         out = layer(x)
         calls = {
             "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
-            **blocked_conv(x, w, {"stride": steps, "padding": border}, (levels, bias, "relu")),
+            **blocked_conv(x, w, sides, (levels, bias, "relu")),
+            **without_amx(prepare, x, out),
             **torch_conv_int8(x, w, levels, bias, (steps, border)),
         }
         name = f"{size},{channels},{filters},{window}/{stride}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
+from benchmarks.kernel_cases.levels import without_amx
 from benchmarks.kernel_cases.timing import Case
 
 SHAPES = (
@@ -90,10 +92,12 @@ def int8_cases(threads: int) -> Iterator[Case]:
         scale = rng.uniform(0.001, 0.01, columns).astype(np.float32)
         largest = np.abs((x.astype(np.float64) @ w) * (0.02 * scale)).max()
         quantization = Quantization(0.02, 0, scale, out_scale=float(largest / 200))
-        layer = prepare_dense_int8(w, quantization, bias, "relu", rows=(rows,))
+        prepare = partial(prepare_dense_int8, w, quantization, bias, "relu", rows=(rows,))
+        layer = prepare()
         out = np.empty((rows, columns), np.uint8)
         calls = {
             "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
+            **without_amx(prepare, x, out),
             **onednn_int8(x, w, quantization, bias),
             **onnxruntime_int8(x, w, quantization, threads),
         }
@@ -160,8 +164,12 @@ def bf16_cases(_threads: int) -> Iterator[Case]:
     for rows, columns, depth in SHAPES[:5]:
         x, w = (rng.standard_normal(s, np.float32) for s in ((rows, depth), (depth, columns)))
         out = np.empty((rows, columns), np.float32)
-        layer = prepare_dense(w, dtype="bf16", rows=(rows,))
-        calls = {"adlik": lambda layer=layer, x=x, out=out: layer(x, out=out)}
+        prepare = partial(prepare_dense, w, dtype="bf16", rows=(rows,))
+        layer = prepare()
+        calls = {
+            "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
+            **without_amx(prepare, x, out),
+        }
         try:
             import torch
         except ImportError:

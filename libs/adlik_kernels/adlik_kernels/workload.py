@@ -85,6 +85,11 @@ class Dense:
         """Multiplications and additions of one call."""
         return 2 * max(self.rows, 1) * self.columns * self.depth
 
+    @property
+    def run(self) -> int:
+        """Numbers along k that lie one behind the other in x: all of them."""
+        return self.depth
+
     def for_rows(self, rows: int) -> Dense:
         """Returns the same product for a number of rows; 0 for any."""
         return Dense(**{**asdict(self), "rows": rows})
@@ -287,6 +292,14 @@ class Conv2d:
     def depth(self) -> int:
         """Numbers of a window: the depth of that product."""
         return self.kernel[0] * self.kernel[1] * self.channels // self.groups
+
+    @property
+    def run(self) -> int:
+        """Numbers along k that lie one behind the other in x: a row of a window, or less of it."""
+        blocked = self.in_layout == "blocked"
+        whole = self.dilation[1] == 1 and (blocked or self.groups == 1)
+        together = BLOCK if blocked else self.channels // self.groups
+        return (self.kernel[1] if whole else 1) * together
 
     @property
     def operations(self) -> int:

@@ -2,12 +2,15 @@
 
 import ctypes
 import mmap
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from adlik_kernels import configure, load_plan
+from adlik_kernels import configuration, configure, load_plan
+from adlik_kernels.codegen.tiles import EMULATED
+from adlik_kernels.machine.target import host
 from onnx import helper, numpy_helper
 
 OPSET = 20
@@ -24,6 +27,14 @@ def level(request):
     configure(level=request.param)
     yield request.param
     configure(level="")
+
+
+@pytest.fixture
+def emulated_tiles(monkeypatch):
+    """Makes operators and plans compile for AMX in software."""
+    made = replace(host(), level="amx", features=host().features | {EMULATED})
+    monkeypatch.setattr(configuration, "target", lambda: made)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,59 @@ def numbers_along_axes(fence):
         same(fence, back, q)
 
 
+def other_convolutions(fence):
+    w, bias, x = fence.copy(floats(17, 5, 3, 3)), fence.copy(floats(17)), floats(2, 7, 9, 5)
+    sides = {"padding": (1, 1)}
+    for results in (2, 4):
+        same(fence, kernels.prepare_winograd(w, (7, 9), bias, **sides, results=results), x)
+    turned = fence.copy(floats(5, 17, 3, 3))
+    layer = kernels.prepare_conv2d_transposed(turned, (7, 9), bias, stride=(2, 1), **sides)
+    same(fence, layer, x)
+
+
+def depthwise(fence):
+    for channels in (1, 21, 64):
+        shape, sides = (2, 7, 9, channels), {"stride": (2, 1), "padding": (1, 1)}
+        w, bias = fence.copy(floats(channels, 1, 3, 3)), fence.copy(floats(channels))
+        same(fence, kernels.prepare_depthwise(w, (7, 9), bias, **sides), floats(*shape))
+        w = fence.copy(levels(channels, 1, 3, 3, dtype=np.int8))
+        layer = kernels.prepare_depthwise_int8(w, (7, 9), LEVELS, bias, **sides)
+        same(fence, layer, levels(*shape))
+
+
+def rows(fence):
+    for count, columns in ((1, 1), (5, 17), (3, 200)):
+        x, scale = floats(count, columns), floats(columns)
+        same(fence, kernels.softmax, x)
+        same(fence, kernels.layer_norm, x, scale, scale)
+        same(fence, kernels.add, x, x)
+        same(fence, kernels.multiply, x, x)
+        same(fence, lambda x, **out: kernels.apply_activation(x, "gelu", **out), x)
+
+
+def lookups(fence):
+    for columns in (1, 21):
+        table, indices = floats(6, columns), np.array([5, 0, 3, 5, 1], np.int64)
+        same(fence, kernels.embedding, table, indices)
+        same(fence, kernels.embedding_bag, table, indices, np.array([0, 2, 2], np.int64))
+
+
+def attention(fence):
+    for tokens, keys in ((1, 1), (5, 21)):
+        q, k = floats(2, tokens, 3 * 7), floats(2, keys, 3 * 7)
+
+        def call(q, k, v, mask, **out):
+            return kernels.attention(q, k, v, 3, mask, **out)
+
+        same(fence, call, q, k, k, floats(2, keys))
+
+
 CASES = {
+    attention: {"attention"},
+    lookups: {"embedding", "embedding_bag"},
+    rows: {"softmax", "layer_norm", "add", "multiply", "apply_activation"},
+    depthwise: {"prepare_depthwise", "prepare_depthwise_int8"},
+    other_convolutions: {"prepare_winograd", "prepare_conv2d_transposed"},
     dense: {"dense"},
     prepare_dense: {"prepare_dense"},
     prepare_dense_int8: {"prepare_dense_int8"},

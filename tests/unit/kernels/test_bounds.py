@@ -16,7 +16,8 @@ NO_OPERATORS = {
     *("KernelError", "MeasureFailed", "UnsupportedGraph"),
     # Values, what other names make, and files instead of arrays.
     *("Detections", "Levels", "Placement", "Plan", "PreparedConv2d", "PreparedDense"),
-    *("Quantization", "export_plan", "load_plan"),
+    *("PreparedDepthwise", "PreparedDepthwiseInt8", "PreparedTransposed", "PreparedWinograd"),
+    *("Model", "Quantization", "export_plan", "load_model", "load_plan", "merge_records"),
 }
 SIZE = 37
 """Numbers of the toy kernel's array."""

@@ -1,9 +1,15 @@
 """Quantized models (QDQ) as plans, against ONNX Runtime computing the same nodes in floats."""
 
+import ctypes
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pytest
-from adlik_kernels import load_model, load_plan
+from adlik_kernels import configuration, export_plan, load_model, load_plan
+from adlik_kernels.machine.target import host
+from adlik_kernels.plans import export
+from adlik_kernels.plans.graph import BATCH
 
 
 class Quantized:
@@ -57,8 +63,8 @@ def path(tmp_path):
     return tmp_path / "model.onnx"
 
 
-@pytest.mark.parametrize("zero_type", [np.uint8, np.int8])
-def test_a_residual_network_of_levels(path, builder, zero_type):
+def residual_network_of_levels(builder, zero_type=np.uint8):
+    """A window, a pool, a residual, a mean and a product at the end."""
     model = builder((8, 12, 13))
     q = Quantized(model, zero_type)
     x = q.levels("x", 0.03, 120)
@@ -79,12 +85,53 @@ def test_a_residual_network_of_levels(path, builder, zero_type):
     w = q.weights(16, 10, axis=1)
     model.node("MatMul", row, w)
     model.node("Add", model.last, model.weight(10))
-    plan = check(path, model, 0.02)
+    return model
+
+
+@pytest.mark.parametrize("zero_type", [np.uint8, np.int8])
+def test_a_residual_network_of_levels(path, builder, zero_type):
+    plan = check(path, residual_network_of_levels(builder, zero_type), 0.02)
     kinds = [operator.kind for operator in plan.graph.operators]
     assert kinds == ["quantize", "conv", "max", "conv", "conv", "mean", "dense"]
     by_kind = {operator.kind: operator for operator in plan.graph.operators}
     assert plan.graph.values[by_kind["mean"].output].levels is not None
     assert len(plan.graph.operators[4].inputs) == 2
+
+
+def test_tiles_compute_what_vectors_compute(path, builder, request):
+    model = residual_network_of_levels(builder)
+    x = model.rng.standard_normal((3, *model.shape)).astype(np.float32)
+    want = load_plan(model.save(path))(x)
+    request.getfixturevalue("emulated_tiles")
+    plan = check(path, model, 0.02)
+    np.testing.assert_array_equal(plan(x), want)
+    codes = [step.kernel.code for step in plan.steps({BATCH: 1})]
+    assert sum(b"emulated_tdpbusd" in code for code in codes) == 4  # three windows, one product
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_an_exported_plan_asks_for_tiles_and_refuses_without(
+    path, builder, monkeypatch, tmp_path, permitted
+):
+    """Code for AMX is compiled here, and run where there is AMX and the system permits it."""
+    tiles = {"amx-tile", "amx-int8", "amx-bf16"}
+    made = replace(host(), level="amx", features=host().features | tiles)
+    monkeypatch.setattr(configuration, "target", lambda: made)
+    model = residual_network_of_levels(builder)
+    plan = load_plan(model.save(path))
+    source = export._texts(plan, "tiles", 1, tmp_path / "weights.bin")[1]
+    assert "permit();" in source.partition("void tiles_prepare")[2].partition("}")[0]
+    library = ctypes.CDLL(export_plan(plan, tmp_path, "tiles"))
+    x = model.rng.standard_normal((1, *model.shape)).astype(np.float32)
+    out, arena = np.zeros((1, 10), np.float32), np.zeros(1 << 20, np.uint8)
+    arena = arena[-arena.ctypes.data % 64 :]
+    if permitted:
+        library.tiles_prepare(ctypes.c_void_p(arena.ctypes.data))
+    places = (ctypes.c_void_p(array.ctypes.data) for array in (arena, x, out))
+    refused = library.tiles_run(*places)
+    assert bool(refused) == (not permitted or host().level != "amx")
+    if not refused:
+        np.testing.assert_array_equal(out, plan(x))
 
 
 def test_two_branches_of_levels_are_added(path, builder):

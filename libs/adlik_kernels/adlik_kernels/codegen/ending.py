@@ -6,11 +6,13 @@ from llvmlite import ir
 
 from adlik_kernels.codegen.emit import I8, I32, Emitter, Value, vector
 from adlik_kernels.codegen.isa import multiply_add
-from adlik_kernels.codegen.ukernel import INLINE
 from adlik_kernels.codegen.vectormath import ACTIVATIONS, constant
 
 ROUNDER = 3.0 * 2**22
 """A number whose neighbours are 1 apart, on both sides."""
+
+INLINE = ("relu", "relu6", "hardswish")
+"""Activations of a few instructions."""
 
 
 def activated(e: Emitter, name: str, value: Value) -> Value:

@@ -22,13 +22,29 @@ from adlik_kernels import configuration
 from adlik_kernels.codegen.build import load, write_atomically
 from adlik_kernels.codegen.emit import I32, POINTER, VOID, Emitter, kernel_function, vector
 from adlik_kernels.codegen.isa import DTYPES, GROUP, dot_of
+from adlik_kernels.codegen.micro import micro_kernels
+from adlik_kernels.codegen.tiles import (
+    EMULATED,
+    PRODUCTS,
+    STEP,
+    TILE_BYTES,
+    TILE_ROWS,
+    TileLayout,
+    instruct,
+    number,
+    uses_tiles,
+)
 from adlik_kernels.machine.latency import Translation, latencies, translation
 from adlik_kernels.machine.pool import Pool
 from adlik_kernels.machine.target import Target, cores, machine
 from adlik_kernels.operators.operands import address, aligned_empty
+from adlik_kernels.workload import Dense
 
 SUMS = 12
 """Independent sums: enough to hide the latency of a multiply-add, few enough for 16 registers."""
+
+TILE_SUMS = 6
+"""The same on AMX: all tiles but one of x and one of w."""
 
 STEPS = 20_000
 MOMENT = 0.12
@@ -128,9 +144,13 @@ def _measure(target: Target, threads: int) -> Roofline:
 
 def _peak(dtype: str, target: Target, pool: Pool) -> float:
     code = load("peak", dtype, lambda: _peak_module(dtype, target), target).address
-    sink = aligned_empty((pool.threads, 64), np.float32)
+    sink = aligned_empty((pool.threads, TILE_ROWS * TILE_BYTES // 4), np.float32)
+    sink[:] = 0
     arguments = struct.pack("q", address(sink))
-    each = 2 * GROUP[dtype] * target.lanes * SUMS * STEPS
+    sums, words = SUMS, target.lanes
+    if uses_tiles(dtype, target):
+        sums, words = TILE_SUMS, TILE_ROWS * TILE_ROWS * STEP
+    each = 2 * GROUP[dtype] * words * sums * STEPS
     return pool.threads * each / _shortest(lambda: pool.run(code, arguments, pool.threads))
 
 
@@ -160,6 +180,8 @@ def _shortest(call: Callable[[], None]) -> float:
 
 def _peak_module(dtype: str, target: Target) -> Any:
     """Dot products on registers alone."""
+    if uses_tiles(dtype, target):
+        return _tile_peak_module(dtype, target)
     module = ir.Module("peak")
     e = Emitter(kernel_function(module, "kernel"))
     chunk, _, arguments = e.function.args
@@ -175,6 +197,30 @@ def _peak_module(dtype: str, target: Target) -> Any:
             e.builder.store(dot.step(e, e.builder.load(slot), spread, opened), slot)
     for slot in sums:
         e.builder.call(_sink(module, kind), [e.builder.load(slot), sink])
+    e.builder.ret_void()
+    return module
+
+
+def _tile_peak_module(dtype: str, target: Target) -> Any:
+    """Products of tiles alone."""
+    module = ir.Module("peak")
+    e = Emitter(kernel_function(module, "kernel"))
+    chunk, _, arguments = e.function.args
+    sink = e.at(e.argument(arguments, 0), e.mul(chunk, TILE_ROWS * TILE_BYTES))
+    layout = TileLayout(TILE_ROWS, TILE_SUMS)
+    columns, depth = TILE_ROWS * TILE_SUMS, STEP * GROUP[dtype]
+    workload = Dense(TILE_ROWS, columns, depth, dtype)
+    micro = micro_kernels(workload, (TILE_ROWS, TILE_SUMS), STEP, target)
+    emulated = EMULATED in target.features
+    of_x, of_w = number(layout.of_x(0)), number(layout.of_w(0))
+    micro.begin(e)
+    for tile in (of_x, of_w):
+        instruct(e, "tileloadd64", [tile, sink, e.word(TILE_BYTES)], emulated=emulated)
+    with e.loop(0, STEPS):
+        for vector_number in range(TILE_SUMS):
+            sums = number(layout.sums(0, vector_number))
+            instruct(e, PRODUCTS[dtype], [sums, of_x, of_w], emulated=emulated)
+    micro.end(e)
     e.builder.ret_void()
     return module
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adlik_kernels.errors import KernelError
+from adlik_kernels.machine.amx import found_features, without_refused
 
 LEVELS = ("portable", "avx2", "avx512", "amx")
 """Instruction levels in rising order; each contains the ones before it."""
@@ -103,8 +104,7 @@ def host() -> Target:
     """Returns the machine that this process runs on."""
     import llvmlite.binding as llvm
 
-    found = llvm.get_host_cpu_features()
-    features = frozenset(name for name, on in found.items() if on)
+    features = without_refused(found_features())
     l1, l2, l3 = (_cache_bytes(level) for level in (1, 2, 3))
     return Target(
         cpu=llvm.get_host_cpu_name(),

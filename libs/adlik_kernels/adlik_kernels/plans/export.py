@@ -17,7 +17,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
+from adlik_kernels.codegen.tiles import EMULATED, uses_tiles
 from adlik_kernels.errors import BuildFailed
+from adlik_kernels.machine.amx import ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA
+from adlik_kernels.machine.target import Target
 from adlik_kernels.plans.graph import BATCH, TOKENS
 from adlik_kernels.plans.plan import WORDS, Plan, scratch_name
 from adlik_kernels.plans.steps import IN, OUT, Step, product
@@ -30,7 +33,8 @@ _HEADER = """\
  *     float input[{upper}_INPUT], output[{upper}_OUTPUT];
  *     void *arena = aligned_alloc({aligned}, {upper}_ARENA);
  *     {name}_prepare(arena);                     // once for each arena
- *     if ({name}_run(arena, input, output)) ...  // non-zero: this CPU lacks what the code needs
+ *     if ({name}_run(arena, input, output)) ...  // non-zero: this CPU lacks what the code needs,
+ *                                                // or the system forbids its use
  *
  * Input: {input}, output: {output}, float32 in row-major order. Threads need an arena each.
  */
@@ -58,9 +62,11 @@ __asm__(".section .rodata\\n.balign {aligned}\\n{name}_weights:\\n"
         ".incbin \\"{weights}\\"\\n.previous");
 extern const char {name}_weights[] __attribute__((visibility("hidden")));
 {declarations}
+{permission}
 void {name}_prepare(void *arena) {{
   memset(arena, 0, {upper}_ARENA);
 {levels}
+{permit}
 }}
 int {name}_run(void *arena, const float *input, float *output) {{
   char *a = arena;
@@ -71,10 +77,21 @@ int {name}_run(void *arena, const float *input, float *output) {{
 }}
 """
 
+_PERMISSION = f"""\
+#include <unistd.h>
+static int permitted;  /* of the process and all its threads */
+static void permit(void) {{
+  int refused = syscall({ARCH_PRCTL}L, {REQUEST_PERMISSION}L, {TILE_DATA}L) != 0;
+  __atomic_store_n(&permitted, !refused, __ATOMIC_RELAXED);
+}}
+"""
+"""Asks for the use of AMX, whose first instruction would end the process otherwise."""
+
 _NEEDS = {
     "portable": (),
     "avx2": ("avx2", "fma"),
     "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    "amx": ("amx-tile", "amx-int8"),
 }
 
 
@@ -161,17 +178,34 @@ def _texts(plan: Plan, name: str, batch: int, weights: Path) -> tuple[str, str, 
         "declarations": "\n".join(
             f"void {symbol}(int64_t, int64_t, const int64_t *);" for symbol in symbols
         ),
-        "supported": " && ".join(
-            f'__builtin_cpu_supports("{feature}")' for feature in _NEEDS[_level(target.level)]
-        )
-        or "1",
+        "permission": _PERMISSION if _has_tiles(plan, target) else "",
+        "permit": "  permit();" if _has_tiles(plan, target) else "",
+        "supported": _supported(plan, target),
     }
     return _HEADER.format(**facts), _SOURCE.format(**facts), bytes(pool.content)
 
 
-def _level(level: str) -> str:
-    """What plans use of an instruction level: they compute in float32."""
-    return "avx512" if level == "amx" else level
+def _supported(plan: Plan, target: Target) -> str:
+    """A condition in C: whether the CPU has what the code needs, and the system permits it."""
+    features = _NEEDS["avx512" if target.level == "amx" else target.level]
+    if _has_levels(plan):
+        features += tuple(sorted({"avx512vnni"} & target.features))
+    conditions = []
+    if _has_tiles(plan, target):
+        features += _NEEDS["amx"]
+        conditions = ["__atomic_load_n(&permitted, __ATOMIC_RELAXED)"]
+    conditions += [f'__builtin_cpu_supports("{feature}")' for feature in features]
+    return " && ".join(conditions) or "1"
+
+
+def _has_levels(plan: Plan) -> bool:
+    """Whether some products are of int8; all others are of float32."""
+    return any(operator.w_scale is not None for operator in plan.graph.operators)
+
+
+def _has_tiles(plan: Plan, target: Target) -> bool:
+    """Whether the code has instructions of AMX: they are for products of int8 alone."""
+    return _has_levels(plan) and uses_tiles("int8", target) and EMULATED not in target.features
 
 
 def _both(beginning: str, names: Sequence[str]) -> list[str]:

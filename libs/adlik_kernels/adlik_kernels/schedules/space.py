@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.codegen.tiles import uses_tiles
 from adlik_kernels.machine.target import Target
+from adlik_kernels.schedules.amx import amx_default, amx_fault, amx_repaired, amx_shapes
 from adlik_kernels.schedules.conv import conv_default, even_tiles
 from adlik_kernels.schedules.schedule import CHOICES, NEXT, PAGE, SHAPES, WAYS, Schedule
 from adlik_kernels.workload import BLOCK, Conv2d, Workload
@@ -37,11 +39,7 @@ class Space:
         """Returns why a schedule is not in the space; "" if it is."""
         checks = (
             (schedule.rows < 1 or schedule.vectors < 1, "a tile needs rows and vectors"),
-            (self._registers(schedule) >= self.target.registers, "the tile spills registers"),
-            (
-                schedule.unroll > 1 and schedule.rows * schedule.vectors > 20,
-                "an unrolled tile this large spills registers",
-            ),
+            self._spills(schedule),
             (any(getattr(schedule, f) not in c for f, c in CHOICES.items()), "a value is unknown"),
             (
                 bool(schedule.k_block) and not self._spills_sums,
@@ -62,6 +60,26 @@ class Space:
             ),
         )
         return next((reason for wrong, reason in checks if wrong), "")
+
+    def _spills(self, schedule: Schedule) -> tuple[bool, str]:
+        """Whether registers are too few for a schedule, and what to say then."""
+        if self.tiled:
+            fault = amx_fault(self.workload, schedule)
+            return bool(fault), fault
+        if self._registers(schedule) >= self.target.registers:
+            return True, "the tile spills registers"
+        unrolled = schedule.unroll > 1 and schedule.rows * schedule.vectors > 20
+        return unrolled, "an unrolled tile this large spills registers"
+
+    @property
+    def tiled(self) -> bool:
+        """Whether sums lie in the tiles of AMX, not in vector registers."""
+        return uses_tiles(self.workload.dtype, self.target)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Blocks of the result worth trying: rows of x, vectors of w."""
+        return amx_shapes(self.workload) if self.tiled else SHAPES
 
     @property
     def words(self) -> int:
@@ -134,6 +152,8 @@ class Space:
         of two apart fall on the same set; threads share columns, for there are always enough of
         them.
         """
+        if self.tiled:
+            return amx_default(self.workload, self.threads)
         if isinstance(self.workload, Conv2d):
             return self.repaired(conv_default(self.workload, self.target, self.threads))
         rows, wide = self.workload.rows, self.target.registers == 32
@@ -174,6 +194,8 @@ class Space:
             schedule = replace(schedule, k_block=0)
         if not self._spills_sums:
             schedule = replace(schedule, k_block=0)
+        if self.tiled:
+            return amx_repaired(self.workload, schedule)
         if schedule.rows * schedule.vectors > 20:
             schedule = replace(schedule, unroll=1)
         while self._registers(schedule) >= self.target.registers and schedule.rows > 1:
@@ -192,7 +214,7 @@ class Space:
     def _has_twin(self, schedule: Schedule) -> bool:
         """Whether a smaller register block cuts rows of pixels into the same tiles."""
         tiles = even_tiles(self.workload.rows, schedule.rows)
-        smaller = (r for r, v in SHAPES if v == schedule.vectors and 4 <= r < schedule.rows)
+        smaller = (r for r, v in self.shapes if v == schedule.vectors and 4 <= r < schedule.rows)
         return any(even_tiles(self.workload.rows, rows) == tiles for rows in smaller)
 
     def _suits_caches(self, schedule: Schedule) -> bool:
@@ -240,7 +262,7 @@ class Space:
 def _useful(space: Space) -> tuple[list[tuple[int, int]], dict[str, list[Any]]]:
     """Shapes and values that can occur in a space at all: drawing from all would mostly fail."""
     plain = Schedule(row_tiles=1, parallel="rows")
-    shapes = [s for s in SHAPES if space.fits(replace(plain, rows=s[0], vectors=s[1]))]
+    shapes = [s for s in space.shapes if space.fits(replace(plain, rows=s[0], vectors=s[1]))]
     smallest = replace(plain, rows=min(shapes)[0], vectors=min(shapes)[1])
     choices = {
         name: [value for value in values if space.fits(replace(smallest, **{name: value}))]

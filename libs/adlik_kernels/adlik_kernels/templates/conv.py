@@ -21,8 +21,9 @@ from typing import Any
 from llvmlite import ir
 
 from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
-from adlik_kernels.codegen.isa import GROUP, dot_of
-from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.codegen.micro import micro_kernels
+from adlik_kernels.codegen.tile import Tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import cut_k, even_tiles
@@ -119,6 +120,11 @@ class _Nest:
             (steps, 4),
         )
         self.outer, self.inner = cut_k(levels, schedule.k_block)
+        self.pixels = even_tiles(workload.out_width, schedule.rows)
+        largest = (self.pixels[0], schedule.vectors)
+        self.micro = micro_kernels(workload, largest, self.inner[-1][0], target)
+        if self.micro.overlap and (schedule.k_block or schedule.prefetch == NEXT):
+            raise InvalidSchedule("Tiles of AMX neither continue a sum nor fetch other weights.")
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
         self.chunk, self.chunks, block = self.e.function.args
@@ -129,6 +135,7 @@ class _Nest:
 
     def write(self) -> None:
         e, schedule = self.e, self.schedule
+        self.micro.begin(e)
         blocks = e.div(e.add(self.rows, schedule.row_tiles - 1), schedule.row_tiles)
         if schedule.parallel == "blocks":
             total = e.mul(blocks, self.panels)
@@ -148,6 +155,7 @@ class _Nest:
             else:
                 with e.loop(*row_range) as block, e.loop(*panel_range) as panel:
                     self._panel(panel, block)
+        self.micro.end(e)
         e.builder.ret_void()
 
     def _share(self, total: Value) -> tuple[Value, Value]:
@@ -187,14 +195,16 @@ class _Nest:
         e, schedule = self.e, self.schedule
         start = e.mul(block, schedule.row_tiles)
         stop = e.least(e.add(start, schedule.row_tiles), self.rows)
-        tiles = even_tiles(self.workload.out_width, schedule.rows)
+        tiles = self.pixels
         larger = tiles[0]
-        many = tiles.count(larger)
+        many = len(tiles) if self.micro.overlap else tiles.count(larger)
+        last = self.workload.out_width - larger
         with e.loop(start, stop) as row:
             before = e.mul(e.sub(row, start), len(tiles))
             with e.loop(0, many) as number:
-                at = (row, e.mul(number, larger), e.add(before, number))
-                self._call(at, larger, part)
+                column = e.mul(number, larger)
+                column = e.least(column, last) if self.micro.overlap else column
+                self._call((row, column, e.add(before, number)), larger, part)
             if many < len(tiles):
                 with e.loop(0, len(tiles) - many) as number:
                     column = e.add(e.mul(number, tiles[-1]), many * larger)
@@ -255,8 +265,7 @@ class _Nest:
         if tile.ahead:
             arguments.append(self._next(arguments[2], number_in_block, tile, words))
         if tile.name not in self.tiles:
-            dot = dot_of(workload.dtype, self.target)
-            self.tiles[tile.name] = write_tile(self.module, tile, workload, dot, self.target.lanes)
+            self.tiles[tile.name] = self.micro.write(self.module, tile)
         e.builder.call(self.tiles[tile.name], arguments)
 
     def _ahead(self) -> int:
@@ -266,8 +275,7 @@ class _Nest:
         """
         if self.schedule.prefetch != NEXT:
             return 0
-        tiles = len(even_tiles(self.workload.out_width, self.schedule.rows))
-        together = tiles * min(self.schedule.row_tiles, self.workload.out_height)
+        together = len(self.pixels) * min(self.schedule.row_tiles, self.workload.out_height)
         return -(-4 * self.width // together // 16) * 16
 
     def _next(self, w: Value, number: Value, tile: Tile, words: int) -> Value:

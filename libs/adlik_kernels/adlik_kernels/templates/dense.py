@@ -19,8 +19,9 @@ from typing import Any
 from llvmlite import ir
 
 from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
-from adlik_kernels.codegen.isa import GROUP, dot_of
-from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.codegen.isa import GROUP
+from adlik_kernels.codegen.micro import micro_kernels
+from adlik_kernels.codegen.tile import Tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.schedule import Schedule
@@ -59,7 +60,7 @@ def row_tails(rows: int, tile: int) -> tuple[int, ...]:
     """
     if rows:
         return (rows % tile,) if rows % tile else ()
-    return tuple(power for power in (16, 8, 4, 2, 1) if power < tile)
+    return tuple(power for power in (32, 16, 8, 4, 2, 1) if power < tile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class _Nest:
         self.width = schedule.vectors * target.lanes
         self.panels = -(-workload.columns // self.width)
         self.k_block = schedule.k_block or self.words
+        largest = (schedule.rows, schedule.vectors)
+        self.micro = micro_kernels(workload, largest, self.words, target)
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
         self.chunk, self.chunks, block = self.e.function.args
@@ -91,6 +94,7 @@ class _Nest:
 
     def write(self) -> None:
         e, schedule = self.e, self.schedule
+        self.micro.begin(e)
         covered = schedule.rows * schedule.row_tiles
         blocks = e.div(e.add(self.rows, covered - 1), covered)
         if schedule.parallel == "blocks":
@@ -110,6 +114,7 @@ class _Nest:
             else:
                 with e.loop(*row_range) as block, e.loop(*column_range) as panel:
                     self._panel(panel, block)
+        self.micro.end(e)
         e.builder.ret_void()
 
     def _share(self, total: Value) -> tuple[Value, Value]:
@@ -200,8 +205,5 @@ class _Nest:
 
     def _tile(self, tile: Tile) -> Any:
         if tile.name not in self.tiles:
-            dot = dot_of(self.workload.dtype, self.target)
-            self.tiles[tile.name] = write_tile(
-                self.module, tile, self.workload, dot, self.target.lanes
-            )
+            self.tiles[tile.name] = self.micro.write(self.module, tile)
         return self.tiles[tile.name]

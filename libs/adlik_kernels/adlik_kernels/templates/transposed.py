@@ -16,7 +16,8 @@ from llvmlite import ir
 
 from adlik_kernels.codegen.emit import Emitter, Value, kernel_function
 from adlik_kernels.codegen.isa import dot_of
-from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.codegen.tile import Tile
+from adlik_kernels.codegen.ukernel import write_tile
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import conv_default, even_tiles
 from adlik_kernels.templates.dense import BIAS, OUT, ROWS, W, X

@@ -27,7 +27,8 @@ from llvmlite import ir
 from adlik_kernels.codegen.emit import I1, Emitter, Value, kernel_function
 from adlik_kernels.codegen.ending import activated
 from adlik_kernels.codegen.isa import dot_of
-from adlik_kernels.codegen.ukernel import Tile, write_tile
+from adlik_kernels.codegen.tile import Tile
+from adlik_kernels.codegen.ukernel import write_tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import even_tiles
