@@ -69,7 +69,7 @@ def test_phases_make_every_pixel_and_tap_once(**shape):
         made[rows : last[0] + 1 : below, columns : last[1] + 1 : beside] += 1
         seen[down.first_tap :: below, across.first_tap :: beside] += 1
     assert (made == 1).all()
-    assert seen.max() == 1
+    assert seen.max() <= 1  # padding may cut off all that a tap would reach
 
 
 @pytest.mark.parametrize("level", LEVELS, indirect=True)

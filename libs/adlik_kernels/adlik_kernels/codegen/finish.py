@@ -14,7 +14,7 @@ from llvmlite import ir
 from adlik_kernels.codegen.emit import F32, I1, I8, I32, VOID, Emitter, Value, splat, vector
 from adlik_kernels.codegen.ending import activated
 from adlik_kernels.codegen.isa import Dot, multiply_add
-from adlik_kernels.codegen.levels import CLIPPED, GROUP, RESIDUAL_SCALE, Levels, packed
+from adlik_kernels.codegen.levels import CLIPPED, GROUP, RESIDUAL_SCALE, Levels, packed, put_bytes
 from adlik_kernels.codegen.tile import Tile, arguments_of
 from adlik_kernels.workload import BLOCK, Fused
 
@@ -192,24 +192,10 @@ class TileEnd:
             e.store(value, pointer, align=size)
             return
         if size == 1:
-            self._put_bytes(value, pointer, mask)
+            put_bytes(e, value, pointer, sum(lane.constant for lane in mask.constant))
             return
         name = f"llvm.masked.store.v{lanes}f32.p0"
         e.intrinsic(name, VOID, [value, pointer, ir.Constant(I32, size), mask])
-
-    def _put_bytes(self, value: Value, pointer: Value, mask: Any) -> None:
-        """Writes the valid bytes in powers of two.
-
-        LLVM would make one `vpmovdb` of a masked store behind a truncation, and that instruction
-        faults where the bytes that are masked out may not be touched.
-        """
-        start, valid = 0, sum(lane.constant for lane in mask.constant)
-        while start < valid:
-            width = 1 << ((valid - start).bit_length() - 1)
-            lanes = ir.Constant(vector(I32, width), list(range(start, start + width)))
-            part = self.e.builder.shuffle_vector(value, value, lanes)
-            self.e.store(part, self.e.at(pointer, start))
-            start += width
 
     def _place(self, name: str, row: int, column: int, size: int) -> Value:
         """Where a vector of columns of a row begins: numbers of any size lie as the result's do."""

@@ -85,3 +85,23 @@ def packed(e: Emitter, levels: list[Value]) -> Value:
     order: Any = ir.Constant(words.type, [place % 4 * 4 + place // 4 for place in range(16)])
     words = e.builder.shuffle_vector(words, words, order)
     return e.builder.bitcast(words, bytes_)
+
+
+def put_bytes(e: Emitter, value: Value, pointer: Value, valid: int) -> None:
+    """Writes the first bytes of a vector, in powers of two.
+
+    LLVM would make one `vpmovdb` of a masked store behind a truncation, and that instruction
+    faults where the bytes that are masked out may not be touched.
+
+    Args:
+        e: Where to write.
+        value: A vector of bytes.
+        pointer: Where the first one goes.
+        valid: How many are written.
+    """
+    start = 0
+    while start < valid:
+        width = 1 << ((valid - start).bit_length() - 1)
+        lanes = ir.Constant(vector(I32, width), list(range(start, start + width)))
+        e.store(e.builder.shuffle_vector(value, value, lanes), e.at(pointer, start))
+        start += width

@@ -19,7 +19,6 @@ from adlik_kernels.codegen.emit import (
     I8,
     I16,
     I32,
-    VOID,
     Emitter,
     Value,
     kernel_function,
@@ -29,6 +28,7 @@ from adlik_kernels.codegen.emit import (
 )
 from adlik_kernels.codegen.ending import activated, requantized
 from adlik_kernels.codegen.isa import Vnni, dot_of, multiply_add
+from adlik_kernels.codegen.levels import put_bytes
 from adlik_kernels.machine.target import Target
 from adlik_kernels.templates.depthwise import Depthwise, Run, own_blocks, runs_of
 from adlik_kernels.templates.small import each_vector, load_lanes, store_lanes
@@ -229,5 +229,4 @@ class _Writer:
         if valid == lanes:
             e.store(level, place)
             return
-        name = f"llvm.masked.store.v{lanes}i8.p0"
-        e.intrinsic(name, VOID, [level, place, ir.Constant(I32, 1), self._mask(valid)])
+        put_bytes(e, level, place, valid)
