@@ -27,7 +27,7 @@ CORRECTIONS = 30
 OWN_WEIGHT = 3.0
 """How much a measurement counts against the trees' caution, which is worth one sample a leaf."""
 
-FOREIGN = 0.3
+FOREIGN = 0.05
 """How much a record of another machine counts."""
 
 LEAST = 8
