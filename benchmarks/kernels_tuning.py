@@ -8,7 +8,7 @@ All agents search the same table of measured schedules (a coarse grid over the s
 cache folder), so that luck in measuring is the same for all. A trial costs the seconds that it took
 to compile and measure when the table was made; what an agent thinks is timed and added. The default
 schedule is not counted: what is compared is the search. "Transfer" begins with 64 random records of
-each of the other shapes and with the shipped ones.
+each of the other shapes and with those that are shipped for other machines.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def main() -> None:
     }
     everything = {}
     for key in keys[: len(options.shapes)]:
-        others = shipped()
+        others = [record for record in shipped() if record.target != target().key]
         for other in keys:
             if other != key:
                 others += records_of(other, target().key, options.threads, tables[other])

@@ -58,9 +58,12 @@ def main() -> None:
         trials += ROUND
     elapsed = time.monotonic() - start
     chosen = meta_schedule.tir_integration.compile_tir(database, product, goal)
+    name = "x".join(map(str, options.sizes))
+    if chosen is None:
+        print(f"dense-fp32-{name} tvm: none of {trials} trials was built, {elapsed:.0f} s")
+        return
     seconds = shortest(tvm, tvm.compile(chosen.mod, goal), *options.sizes)
     speed = 2 * np.prod([float(size) for size in options.sizes]) / seconds / 1e9
-    name = "x".join(map(str, options.sizes))
     print(f"dense-fp32-{name} tvm: {speed:.1f} Gop/s after {trials} trials, {elapsed:.0f} s")
 
 

@@ -115,8 +115,10 @@ def test_show_prints_the_code(capsys, operator, key):
     assert "ret" in shown
 
 
-def test_a_tuned_model_is_not_measured_again(tmp_path, residual_network, capsys):
-    path = residual_network.save(tmp_path / "model.onnx")
+def test_a_tuned_model_is_not_measured_again(tmp_path, builder, capsys):
+    model = builder((33,))
+    model.node("Gemm", model.last, model.weight(33, 40), model.weight(40))
+    path = model.save(tmp_path / "model.onnx")
     tune_model(path, budget="30s", threads=1, trials=1)
     capsys.readouterr()
     before = database_path().read_text()

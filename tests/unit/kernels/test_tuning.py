@@ -334,6 +334,19 @@ def test_agents_try_allowed_schedules_once(name):
     assert all(SPACE.fits(schedule) or schedule == SPACE.default() for schedule in table.asked)
 
 
+@pytest.mark.parametrize("name", AGENTS)
+def test_agents_go_on_where_every_trial_fails(name):
+    class Broken(Table):
+        def measure(self, workload, schedule):
+            super().measure(workload, schedule)
+            raise MeasureFailed("it crashed")
+
+    table = Broken(IDEAL)
+    result = tune(WORKLOAD, AGENTS[name](0), table, trials=12)
+    assert [trial.fault for trial in result.trials] == ["it crashed"] * 12
+    assert len(set(table.asked)) == 12
+
+
 @pytest.mark.parametrize("name", ["evolution", "annealing", "learned", "policy"])
 def test_agents_that_learn_beat_chance(name):
     def found(agent):

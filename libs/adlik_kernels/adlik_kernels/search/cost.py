@@ -27,7 +27,7 @@ CORRECTIONS = 30
 OWN_WEIGHT = 3.0
 """How much a measurement counts against the trees' caution, which is worth one sample a leaf."""
 
-FOREIGN = 0.3
+FOREIGN = 0.05
 """How much a record of another machine counts."""
 
 LEAST = 8
@@ -264,9 +264,9 @@ def _place(record: Record) -> tuple[str, str, int]:
 
 
 def _relative(places: Sequence[Hashable], speeds: Sequence[float]) -> NDArray[np.float64]:
-    """Returns speeds as parts of the best speed of their place."""
+    """Returns speeds as parts of the best speed of their place; 0 where all have failed."""
     best: dict[Hashable, float] = {}
     for place, speed in zip(places, speeds, strict=True):
         best[place] = max(best.get(place, 0.0), speed)
-    parts = [speed / best[place] for place, speed in zip(places, speeds, strict=True)]
+    parts = [speed / (best[place] or 1.0) for place, speed in zip(places, speeds, strict=True)]
     return np.array(parts, np.float64)

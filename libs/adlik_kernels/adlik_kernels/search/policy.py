@@ -103,7 +103,7 @@ class Policy:
         self._speeds[schedule] = speed
         self._heat = max(self._heat * COOLING, COLD)
         if self._walk and self._walk[-1][0] == schedule and self._model.knows:
-            self._reward(speed / max(self._speeds.values()))
+            self._reward(speed / (max(self._speeds.values()) or 1.0))
         self._walk = []
         if len(self._speeds) >= LEARN_EVERY and len(self._speeds) % LEARN_EVERY == 0:
             self._model.update(self._space.workload, list(self._speeds.items()))
