@@ -163,6 +163,33 @@ def test_depthwise_convolutions_of_levels(path, builder):
     assert all(o.w_scale is not None for o in plan.graph.operators if o.w is not None)
 
 
+@pytest.mark.parametrize(
+    ("activation", "zero"), [("Relu6", 0), ("Relu", 0), ("", 120), ("Tanh", 9)]
+)
+def test_each_channel_in_front_of_a_depthwise_convolution_has_a_scale(
+    path, builder, activation, zero
+):
+    model = builder((8, 9, 11))
+    q = Quantized(model)
+    q.conv(q.levels("x", 0.03, 121), 8, 20)
+    if activation == "Relu6":
+        model.node("Clip", model.last, *(model.constant(np.float32(v)) for v in (0, 6)))
+    elif activation:
+        model.node(activation)
+    scales = model.rng.uniform(0.015, 6 / 255, 20).astype(np.float32)
+    zeros = (model.rng.integers(0, 9, 20) * bool(zero) + zero).astype(np.uint8)
+    pair = model.constant(scales), model.constant(zeros)
+    apart = model.node("QuantizeLinear", model.last, *pair, axis=1)
+    apart = model.node("DequantizeLinear", apart, *pair, axis=1)
+    q.conv(apart, 1, 20, 3, 2, group=20)
+    q.conv(q.levels(model.last, 0.02, 117), 20, 6)
+    plan = check(path, model, 0.03)
+    kinds = [operator.kind for operator in plan.graph.operators]
+    fused = ["quantize", "conv", "depthwise", "conv"]
+    assert kinds == (fused if activation != "Tanh" else [*fused[:2], "quantize", *fused[2:]])
+    assert plan.graph.values[plan.graph.operators[-2].inputs[0]].levels.apart
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("window", [1, 3])
 def test_pixels_of_an_input_fill_words(path, builder, channels, window):

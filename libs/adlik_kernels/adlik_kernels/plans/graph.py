@@ -41,10 +41,23 @@ class Levels:
     Attributes:
         scale: Above 0.
         zero: The level that stands for 0.
+        apart: Scale and zero of each channel, where every channel has its own; the other two are
+            of no account then.
     """
 
     scale: float
     zero: int
+    apart: tuple[tuple[float, int], ...] = ()
+
+    @property
+    def scales(self) -> list[float]:
+        """The one scale, or that of each channel."""
+        return [scale for scale, _ in self.apart] or [self.scale]
+
+    @property
+    def zeros(self) -> list[int]:
+        """The one zero, or that of each channel."""
+        return [zero for _, zero in self.apart] or [self.zero]
 
 
 @dataclass(frozen=True, slots=True)

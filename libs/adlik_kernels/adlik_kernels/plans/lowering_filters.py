@@ -60,7 +60,7 @@ def _depthwise_int8(plan: Lowering, operator: Operator, sizes: Depthwise, work: 
         values={places.IN: operator.inputs[0], places.OUT: operator.output},
         fixed={
             places.WEIGHTS: pack_lines(operator.w, sizes, target.lanes),
-            places.OUTSIDE: np.full(outside, levels.zero, np.uint8),
+            places.OUTSIDE: np.resize(np.array(levels.zeros, np.uint8), outside),
             **end_of(plan, operator, taps, ends),
         },
         counts={places.BATCH: (BATCH,)},

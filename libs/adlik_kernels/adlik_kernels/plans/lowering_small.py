@@ -46,7 +46,10 @@ def _only_levels(plan: Lowering, name: str) -> str | None:
     readers = [operator for operator in graph.operators if name in operator.inputs]
     alone = len(readers) == 1 and name in graph.inputs and name not in graph.outputs
     is_picture = graph.values[name].is_picture
-    return readers[0].output if alone and is_picture and readers[0].kind == "quantize" else None
+    if not alone or not is_picture or readers[0].kind != "quantize":
+        return None
+    levels = graph.values[readers[0].output].levels
+    return readers[0].output if levels is not None and not levels.apart else None
 
 
 def lower_output(plan: Lowering, name: str) -> Step:
@@ -109,13 +112,15 @@ def _ends(plan: Lowering, operator: Operator) -> tuple[Grid, Grid]:
 def _quantize(plan: Lowering, operator: Operator) -> tuple[Workload, Levelled | None]:
     levels = plan.value(operator.output).levels
     assert levels is not None
-    return Quantize(*_ends(plan, operator)), ([levels.scale], [levels.zero])
+    each = "number" if levels.apart else "array"
+    return Quantize(*_ends(plan, operator), each=each), (levels.scales, levels.zeros)
 
 
 def _dequantize(plan: Lowering, operator: Operator) -> tuple[Workload, Levelled | None]:
     levels = plan.value(operator.inputs[0]).levels
     assert levels is not None
-    return Dequantize(*_ends(plan, operator)), ([levels.scale], [levels.zero])
+    each = "number" if levels.apart else "array"
+    return Dequantize(*_ends(plan, operator), each=each), (levels.scales, levels.zeros)
 
 
 def _reorder(plan: Lowering, operator: Operator) -> tuple[Workload, Levelled | None]:

@@ -41,33 +41,57 @@ def dequantize(reader: Reader, node: Node) -> None:
     source = reader.name(node.inputs[0])
     if source not in reader.values or reader.values[source].levels != levels:
         raise UnsupportedGraph("A plan dequantizes what it has quantized only.")
-    reader.look(node, "levels", (source,))
+    reader.look(node, "levels apart" if levels.apart else "levels", (source,))
 
 
 def quantize(reader: Reader, node: Node) -> None:
     """QuantizeLinear of what a plan has computed."""
     levels, output = _levels(reader, node), node.outputs[0]
-    again = reader.view(node.inputs[0], "levels")
+    again = reader.view(node.inputs[0], "levels", "levels apart")
     if again is not None and reader.values[again.sources[0]].levels == levels:
         reader.rename(output, again.sources[0])
         return
     mean = reader.view(node.inputs[0], "level mean")
-    if mean is not None:
+    if mean is not None and not levels.apart:
         operator = replace(mean.facts["operator"], output=output)
         reader.emit(operator, Value(mean.facts["shape"], levels))
         return
     joined = reader.view(node.inputs[0], "level sum")
-    if joined is not None:
+    if joined is not None and not levels.apart:
         value = reader.values[joined.sources[0]]
         operator = Operator("sum", joined.sources, output, activation=joined.facts["activation"])
         reader.emit(operator, Value(value.shape, levels))
         return
     source = reader.real(node.inputs[0])
     value, before = reader.values[source], reader.only_maker(source)
+    if levels.apart and (not value.is_picture or len(levels.apart) != value.columns):
+        raise UnsupportedGraph("A plan knows scales of channels of pictures only.")
+    if levels.apart and before is not None:
+        before = _with_limits(before, levels)
     if before is not None and before.w_scale is not None:
         reader.remake(before, before, output, Value(value.shape, levels))
         return
     reader.emit(Operator("quantize", (source,), output), Value(value.shape, levels))
+
+
+def _with_limits(before: Operator, levels: Levels) -> Operator | None:
+    """An operator whose requantization to a scale a channel is one multiplication; None otherwise.
+
+    Level 0 stands for the ReLU and level 255 for its other limit, if no channel reaches further.
+    """
+    if before.kind not in {"conv", "depthwise"} or len(before.inputs) > 1:
+        return None
+    starts = not any(levels.zeros)
+    ends = max(levels.scales) * 255 <= 6 * (1 + 1e-4)
+    if before.activation == "relu6" and starts and ends:
+        return replace(before, activation="relu")
+    return before if not before.activation or (before.activation == "relu" and starts) else None
+
+
+def operand_apart(reader: Reader, name: str) -> str | None:
+    """Returns the name of levels with a scale a channel, None for anything else."""
+    view = reader.view(name, "levels apart")
+    return view.sources[0] if view is not None else None
 
 
 def operand(reader: Reader, name: str, *, quantized: bool) -> str:
@@ -227,15 +251,20 @@ def _scaled(reader: Reader, name: str, view: View) -> str:
 
 
 def _levels(reader: Reader, node: Node) -> Levels:
-    """The one scale and zero of a node, the zero as of unsigned levels."""
-    scale, zero = reader.needed(node.inputs[1]), _zeros(reader, node)
-    if scale.size != 1 or zero.size != 1 or zero.dtype not in {np.dtype("u1"), np.dtype("i1")}:
-        raise UnsupportedGraph("A plan knows 8-bit values with one scale only.")
-    signed = SIGNED if zero.dtype == np.int8 else 0
-    number = float(scale.reshape(-1)[0])
-    if not np.isfinite(number) or number <= 0:
+    """The scale and zero of a node, or those of each channel, the zeros as of unsigned levels."""
+    scale, zero = reader.needed(node.inputs[1]).reshape(-1), _zeros(reader, node).reshape(-1)
+    if zero.dtype not in {np.dtype("u1"), np.dtype("i1")} or zero.size not in {1, scale.size}:
+        raise UnsupportedGraph("A plan knows 8-bit values only.")
+    if not np.all(np.isfinite(scale)) or np.any(scale <= 0):
         raise UnsupportedGraph("A scale is a number above 0.")
-    return Levels(number, int(zero.reshape(-1)[0]) + signed)
+    signed = SIGNED if zero.dtype == np.int8 else 0
+    zeros = np.broadcast_to(zero.astype(int) + signed, scale.shape)
+    pairs = tuple((float(s), int(z)) for s, z in zip(scale, zeros, strict=True))
+    if len(pairs) == 1:
+        return Levels(*pairs[0])
+    if node.attributes.get("axis", 1) != 1 or node.attributes.get("block_size", 0):
+        raise UnsupportedGraph("A plan knows scales of channels only.")
+    return Levels(1.0, 0, pairs)
 
 
 def _zeros(reader: Reader, node: Node) -> Array:
@@ -244,6 +273,7 @@ def _zeros(reader: Reader, node: Node) -> Array:
 
 REALIZERS: dict[str, Callable[[Reader, str, View], str]] = {
     "levels": _floats,
+    "levels apart": _floats,
     "level mean": _averaged,
     "level sum": _summed,
     "scaled": _scaled,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from adlik_kernels.errors import KernelError
-from adlik_kernels.plans.graph import Node, Operator, UnsupportedGraph, Value, as_float
+from adlik_kernels.plans.graph import Array, Node, Operator, UnsupportedGraph, Value, as_float
 from adlik_kernels.plans.reader import Reader
 from adlik_kernels.plans.readers import levels, normalization, sizes
 from adlik_kernels.templates.phases import Transposed2d
@@ -35,16 +35,18 @@ def picture(reader: Reader, name: str) -> tuple[int, int, int]:
 def conv(reader: Reader, node: Node) -> None:
     """Conv: of any window and stride, grouped or not, fp32 or int8."""
     w, w_scale = levels.weights(reader, node.inputs[1], axis=0)
-    source = levels.operand(reader, node.inputs[0], quantized=w_scale is not None)
+    groups = node.attributes.get("group", 1)
+    source = levels.operand_apart(reader, node.inputs[0])
+    if source is None or w_scale is None or not _is_depthwise(reader, source, w, groups):
+        source = levels.operand(reader, node.inputs[0], quantized=w_scale is not None)
     if w_scale is not None and reader.values[source].levels is None:
         w, w_scale = levels.as_floats(w, w_scale, axis=0), None
     height, width, channels = picture(reader, source)
-    groups = node.attributes.get("group", 1)
     fits = w.ndim == 4 and groups > 0 and w.shape[1] * groups == channels
     if not fits or w.shape[0] % groups:
         raise UnsupportedGraph("A plan knows convolutions of pictures with fitting weights only.")
     frame = frame_of(node, (w.shape[2], w.shape[3]), (height, width))
-    is_depthwise = groups == channels == w.shape[0] > 1 and frame.dilation == (1, 1)
+    is_depthwise = _is_depthwise(reader, source, w, groups) and frame.dilation == (1, 1)
     if w_scale is not None and w.shape[1] % WORD and _fill_words(reader, source, groups):
         w = np.pad(w, ((0, 0), (0, -w.shape[1] % WORD), (0, 0), (0, 0)))
     if w_scale is not None and w.shape[1] % WORD and not is_depthwise:
@@ -64,6 +66,11 @@ def conv(reader: Reader, node: Node) -> None:
         groups=groups,
     )
     reader.emit(operator, Value((*frame.slid((height, width)), w.shape[0])))
+
+
+def _is_depthwise(reader: Reader, source: str, w: Array, groups: int) -> bool:
+    """Whether each channel of a picture has one filter of its own."""
+    return w.ndim == 4 and groups == reader.values[source].columns == w.shape[0] > 1
 
 
 def conv_transposed(reader: Reader, node: Node) -> None:
