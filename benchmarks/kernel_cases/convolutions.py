@@ -44,7 +44,7 @@ def conv_cases(threads: int) -> Iterator[Case]:
 def blocked_conv(x, w, sides, levels=()) -> dict[str, Callable[[], object]]:
     """The same layer between blocked ones; pictures of three channels come channels-last."""
     from adlik_kernels import prepare_conv2d, prepare_conv2d_int8
-    from adlik_kernels.workload import blocked_reference
+    from adlik_kernels.references import blocked_reference
 
     layout = "blocked" if x.shape[3] % 16 == 0 else "last"
     prepare = prepare_conv2d_int8 if levels else prepare_conv2d

@@ -27,16 +27,10 @@ from adlik_kernels.operators.packing import (
     pad_columns,
     to_bf16,
 )
+from adlik_kernels.references import activate, blocked_reference, conv2d_reference, dense_reference
 from adlik_kernels.schedules.schedule import NEXT, Schedule
 from adlik_kernels.schedules.space import Space
-from adlik_kernels.workload import (
-    Conv2d,
-    Dense,
-    activate,
-    blocked_reference,
-    conv2d_reference,
-    dense_reference,
-)
+from adlik_kernels.workload import Conv2d, Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

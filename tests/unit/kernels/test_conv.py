@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8
 from adlik_kernels.machine import target
+from adlik_kernels.references import activate, conv2d_reference
 from adlik_kernels.schedules.conv import cut_k, even_tiles
 from adlik_kernels.schedules.schedule import NEXT, Schedule
 from adlik_kernels.search.trial import bench
-from adlik_kernels.workload import Conv2d, activate, conv2d_reference
+from adlik_kernels.workload import Conv2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ from adlik_kernels import (
     prepare_conv2d_int8,
 )
 from adlik_kernels.machine import target
-from adlik_kernels.workload import (
+from adlik_kernels.references import (
     activate,
     blocked_reference,
     conv2d_reference,

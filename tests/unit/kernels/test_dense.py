@@ -6,7 +6,8 @@ from adlik_kernels import InvalidOperand, configure, dense, prepare_dense
 from adlik_kernels.machine import target
 from adlik_kernels.operators.packing import to_bf16
 from adlik_kernels.operators.rounding import round_to_bf16
-from adlik_kernels.workload import ACTIVATION_NAMES, dense_reference
+from adlik_kernels.references import dense_reference
+from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,10 +9,10 @@ from adlik_kernels.codegen.build import load
 from adlik_kernels.machine import pool, target
 from adlik_kernels.operators.operands import address
 from adlik_kernels.operators.packing import pad_columns
+from adlik_kernels.references import activate, conv2d_reference
 from adlik_kernels.schedules.depthwise import DepthwiseSchedule, depthwise_default
 from adlik_kernels.templates.depthwise import Depthwise, depthwise_module, runs_of
 from adlik_kernels.templates.small import Grid
-from adlik_kernels.workload import activate, conv2d_reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 

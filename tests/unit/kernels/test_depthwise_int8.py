@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, Quantization, prepare_depthwise_int8
 from adlik_kernels.machine import target
-from adlik_kernels.workload import activate, conv2d_reference
+from adlik_kernels.references import activate, conv2d_reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 

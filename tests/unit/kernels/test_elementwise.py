@@ -9,8 +9,9 @@ from adlik_kernels import InvalidOperand, add, apply_activation, configure, mult
 from adlik_kernels.codegen.build import load
 from adlik_kernels.machine import target
 from adlik_kernels.machine.pool import shared
+from adlik_kernels.references import activate
 from adlik_kernels.templates.small import Grid, Map, small_module
-from adlik_kernels.workload import ACTIVATION_NAMES, activate
+from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ from adlik_kernels import (
     prepare_dense_int8,
 )
 from adlik_kernels.machine import target
-from adlik_kernels.workload import activate, conv2d_reference
+from adlik_kernels.references import activate, conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

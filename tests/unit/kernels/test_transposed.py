@@ -9,8 +9,8 @@ from adlik_kernels.machine import pool, target
 from adlik_kernels.operators.operands import address
 from adlik_kernels.operators.packing import pad_columns
 from adlik_kernels.operators.transposed import pack_transposed, transposed_kernel
+from adlik_kernels.references import activate, conv2d_transposed_reference
 from adlik_kernels.templates.phases import Transposed2d, phase_pairs
-from adlik_kernels.workload import activate, conv2d_transposed_reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 

@@ -16,9 +16,10 @@ from adlik_kernels.machine import pool, target
 from adlik_kernels.operators.operands import address, aligned_empty
 from adlik_kernels.operators.packing import pad_columns
 from adlik_kernels.operators.winograd import pack_winograd, scratch_bytes, winograd_kernel
+from adlik_kernels.references import activate, conv2d_reference
 from adlik_kernels.schedules.winograd import winograd_default, winograd_pays
 from adlik_kernels.templates.winograd import winograd_module
-from adlik_kernels.workload import Conv2d, activate, conv2d_reference
+from adlik_kernels.workload import Conv2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

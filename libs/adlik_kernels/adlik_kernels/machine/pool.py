@@ -113,7 +113,16 @@ class Pool:
         Args:
             operations: [operations, 3] words: kernel, address of its arguments, chunks.
         """
-        self._plan(self._address, int(operations.ctypes.data), len(operations))
+        self.run_calls(int(operations.ctypes.data), len(operations))
+
+    def run_calls(self, operations: int, count: int) -> None:
+        """Does the same for operations at an address.
+
+        Args:
+            operations: Address of the words.
+            count: How many operations there are.
+        """
+        self._plan(self._address, operations, count)
 
     def _keep_apart(self) -> None:
         """Lets callers move workers off their own core, if there are cores enough."""

@@ -63,6 +63,7 @@ class Model:
         self.parts = tuple(_report(part, found.refused) for part in found.parts)
         self.source = source
         self._last_use = self._uses()
+        self._whole = self._only_run()
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs the model.
@@ -79,6 +80,9 @@ class Model:
         missing = [name for name in self.inputs if name not in inputs]
         if missing:
             raise InvalidOperand(f"The inputs {missing} are missing.", cure="Give all inputs.")
+        if self._whole is not None:
+            made = self._whole(inputs, self.outputs)
+            return dict(zip(self.outputs, made, strict=True))
         arrays = {name: inputs[name] for name in self.inputs}
         sizes = self._sizes(arrays)
         for number, (part, run) in enumerate(self._parts):
@@ -88,6 +92,20 @@ class Model:
             for name in self._last_use.get(number, ()):
                 del arrays[name]
         return {name: arrays[name] for name in self.outputs}
+
+    def _only_run(self) -> Run | None:
+        """What computes the whole model, where one part does and gives outputs as they are."""
+        if len(self._parts) != 1:
+            return None
+        part, run = self._parts[0]
+        ranks = {name: len(self.source.dims.get(name, ())) for name in self.outputs}
+        if part.outputs != self.outputs:
+            return None
+        if part.graph is not None:
+            values = (part.graph.values[name] for name in part.graph.outputs)
+            plain = [1 + len(value.shape) for value in values]
+            return run if plain == list(ranks.values()) else None
+        return run
 
     def _sizes(self, arrays: Mapping[str, Array]) -> dict[Size | None, int]:
         """What the open sizes are in these inputs."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
+from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.operands import address, aligned_empty, check
 from adlik_kernels.plans.arena import Lifetime, arrange
@@ -32,15 +32,48 @@ WORDS = 24
 """Words of one kernel's arguments."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """A plan's addresses for sizes: `given` and `made` are where callers' arrays are filled in."""
+_FLOAT = np.dtype(np.float32)
+_OPEN = (BATCH, TOKENS)
 
-    operations: NDArray[np.int64]
-    arguments: NDArray[np.int64]
-    memory: NDArray[np.uint8]
-    given: dict[str, list[int]]
-    made: dict[str, list[int]]
+
+class _Bound:
+    """A plan's addresses for sizes, and where those of callers' arrays are filled in.
+
+    Args:
+        operations: Calls of kernels, as `Pool.run_plan` takes them.
+        arguments: Their arguments.
+        memory: What the addresses point into.
+        given: For each input, the places of its address among the arguments.
+        made: For each output that is made, its shape and the places of its address.
+    """
+
+    def __init__(
+        self,
+        operations: NDArray[np.int64],
+        arguments: NDArray[np.int64],
+        memory: NDArray[np.uint8],
+        given: list[tuple[int, ...]],
+        made: list[tuple[tuple[int, ...], tuple[int, ...]]],
+    ) -> None:
+        self.operations, self._memory = operations, memory
+        self.start = address(operations)
+        self._words = memoryview(arguments.reshape(-1))  # type: ignore[arg-type] # an array
+        self._given, self._made = given, made
+
+    def filled(self, inputs: Sequence[Array]) -> list[NDArray[np.float32]]:
+        """Returns new arrays for the outputs, their addresses and those of inputs filled in."""
+        words = self._words
+        for places, array in zip(self._given, inputs, strict=True):
+            where = address(array)
+            for place in places:
+                words[place] = where
+        results = []
+        for shape, places in self._made:
+            results.append(result := np.empty(shape, _FLOAT))
+            where = address(result)
+            for place in places:
+                words[place] = where
+        return results
 
 
 class Plan:
@@ -69,6 +102,10 @@ class Plan:
         self._bound: dict[tuple[int, int], _Bound] = {}
         self._has_tokens = any(TOKENS in graph.values[name].shape for name in graph.inputs)
         self._shapes = {name: _outside(graph.values[name]) for name in graph.inputs}
+        given = {name: -1 - at for at, name in enumerate(graph.inputs)}
+        self._made = [name for name in dict.fromkeys(graph.outputs) if name not in given]
+        places = given | {name: at for at, name in enumerate(self._made)}
+        self._ends = [places[name] for name in graph.outputs]
         if not self._has_tokens:
             for batch in batches:
                 self._bind(batch, 1)
@@ -109,15 +146,12 @@ class Plan:
         Raises:
             InvalidOperand: An input does not fit.
         """
-        sizes: dict[str, int] = {}
-        arrays = {
-            name: self._checked(name, array, sizes)
-            for name, array in zip(self.graph.inputs, inputs, strict=True)
-        }
-        made = self._results(arrays, sizes)
+        batch, tokens = self._sizes_of(inputs)
         with self._lock:
-            shared(self.threads).run_plan(self._filled(arrays, made, sizes))
-        return [made[name] if name in made else arrays[name].copy() for name in self.graph.outputs]
+            bound = self._bound.get((batch, tokens)) or self._bind(batch, tokens)
+            made = bound.filled(inputs)
+            shared(self.threads).run_calls(bound.start, len(bound.operations))
+        return [inputs[-1 - at].copy() if at < 0 else made[at] for at in self._ends]
 
     @contextmanager
     def held(self, batch: int, tokens: int = 1) -> Iterator[NDArray[np.int64]]:
@@ -131,37 +165,13 @@ class Plan:
             [kernels, 3] words: address of the code, of its arguments, chunks; valid inside only.
         """
         sizes = {BATCH: batch, TOKENS: tokens}
-        arrays = {
-            name: np.zeros((batch, *_sized(shape, sizes)), np.float32)
-            for name, shape in self._shapes.items()
-        }
-        made = self._results(arrays, sizes)
+        shapes = [(batch, *_sized(shape, sizes)) for shape in self._shapes.values()]
+        inputs = [np.zeros(shape, np.float32) for shape in shapes]
         with self._lock:
-            yield self._filled(arrays, made, sizes)
-
-    def _results(
-        self, arrays: Mapping[str, Array], sizes: Mapping[str, int]
-    ) -> dict[str, NDArray[np.float32]]:
-        """Arrays for the outputs that are made."""
-        values = self.graph.values
-        return {
-            name: np.empty((sizes[BATCH], *_sized(_outside(values[name]), sizes)), np.float32)
-            for name in self.graph.outputs
-            if name not in arrays
-        }
-
-    def _filled(
-        self, arrays: Mapping[str, Array], made: Mapping[str, Array], sizes: Mapping[str, int]
-    ) -> NDArray[np.int64]:
-        """The calls for sizes, with the addresses of callers' arrays filled in."""
-        batch, tokens = sizes[BATCH], sizes.get(TOKENS, 1)
-        bound = self._bound.get((batch, tokens)) or self._bind(batch, tokens)
-        words = bound.arguments.reshape(-1)
-        for name, places in bound.given.items():
-            words[places] = address(arrays[name])
-        for name, places in bound.made.items():
-            words[places] = address(made[name])
-        return bound.operations
+            bound = self._bound.get((batch, tokens)) or self._bind(batch, tokens)
+            kept = bound.filled(inputs)
+            yield bound.operations
+            del kept
 
     def fitted(self, name: str, array: Array) -> Array:
         """Returns an input of the same numbers in the shape that `run` takes.
@@ -173,18 +183,32 @@ class Plan:
         extra = array.ndim - 1 - len(self._shapes[name])
         if extra > 0 and array.shape[1 : 1 + extra] == (1,) * extra:
             array = array.reshape(array.shape[0], *array.shape[1 + extra :])
-        return np.ascontiguousarray(array)
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
-    def _checked(self, name: str, array: Array, sizes: dict[str, int]) -> Array:
-        """Checks an input and learns from it what the open sizes are."""
-        shape = self._shapes[name]
-        batch = sizes.get(BATCH, self.graph.batch or None)
-        open_sizes = [size if isinstance(size, int) else sizes.get(size) for size in shape]
-        array = check(name, array, np.float32, (batch, *open_sizes))
-        sizes[BATCH] = array.shape[0]
-        if TOKENS in shape:
-            sizes[TOKENS] = array.shape[1 + shape.index(TOKENS)]
-        return array
+    def _sizes_of(self, inputs: Sequence[Array]) -> tuple[int, int]:
+        """Checks inputs; returns their batch and length."""
+        if batch := self._quick_batch(inputs):
+            return batch, 1
+        if len(inputs) != len(self._shapes):
+            raise InvalidOperand(f"{len(inputs)} inputs were given, expected {len(self._shapes)}.")
+        sizes: dict[str, int] = {BATCH: self.graph.batch} if self.graph.batch else {}
+        for (name, shape), array in zip(self._shapes.items(), inputs, strict=True):
+            known = [size if isinstance(size, int) else sizes.get(size) for size in shape]
+            found = check(name, array, np.float32, (sizes.get(BATCH), *known)).shape
+            sizes.update((s, n) for s, n in zip((BATCH, *shape), found, strict=True) if s in _OPEN)
+        return sizes[BATCH], sizes.get(TOKENS, 1)
+
+    def _quick_batch(self, inputs: Sequence[Array]) -> int:
+        """The batch of inputs that plainly fit; 0 where that takes a closer look."""
+        if self._has_tokens or len(inputs) != len(self._shapes):
+            return 0
+        batch = self.graph.batch or len(inputs[0])
+        for array, shape in zip(inputs, self._shapes.values(), strict=True):
+            if not isinstance(array, np.ndarray) or array.shape != (batch, *shape):
+                return 0
+            if array.dtype != _FLOAT or not (array.flags.c_contiguous and array.flags.aligned):
+                return 0
+        return batch
 
     def _bind(self, batch: int, tokens: int) -> _Bound:
         """Lays out memory for sizes and writes all addresses down."""
@@ -210,16 +234,10 @@ class Plan:
                 arguments[number, place] = base + places[scratch_name(number)]
             share = chunks if product(step.rows, sizes) * step.work >= step.threshold else 1
             operations[number] = (step.kernel.address, address(arguments[number]), share)
-        inputs, outputs = set(self.graph.inputs), set(self.graph.outputs)
-        given = {
-            n.removeprefix(IN): at for n, at in outside.items() if n.removeprefix(IN) in inputs
-        }
-        made = {
-            name.removeprefix(OUT): at
-            for name, at in outside.items()
-            if name.removeprefix(OUT) in outputs - inputs
-        }
-        bound = _Bound(operations, arguments, memory, given, made)
+        given = [(*outside.get(IN + n, ()), *outside.get(n, ())) for n in self.graph.inputs]
+        made = [(*outside.get(OUT + n, ()), *outside.get(n, ())) for n in self._made]
+        shapes = [(batch, *_sized(_outside(self.graph.values[n]), sizes)) for n in self._made]
+        bound = _Bound(operations, arguments, memory, given, list(zip(shapes, made, strict=True)))
         if len(self._bound) >= MOST_BOUND:
             del self._bound[next(iter(self._bound))]
         self._bound[batch, tokens] = bound

@@ -26,16 +26,11 @@ from adlik_kernels.operators.conv import along_k, conv2d_kernel, padded_copy
 from adlik_kernels.operators.dense import dense_kernel
 from adlik_kernels.operators.operands import address, aligned_empty
 from adlik_kernels.operators.packing import from_bf16, pack_groups, pad_columns, to_bf16
+from adlik_kernels.references import blocked_reference, conv2d_reference
 from adlik_kernels.schedules.db import workload_of
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
-from adlik_kernels.workload import (
-    Conv2d,
-    Dense,
-    Workload,
-    blocked_reference,
-    conv2d_reference,
-)
+from adlik_kernels.workload import Conv2d, Dense, Workload
 
 CALM, ROUNDS = 4, 30
 """A candidate this many times slower than the baseline after a few turns is measured no longer."""
