@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from adlik_kernels import configuration
@@ -37,25 +38,35 @@ def tune_model(model: Path, budget: str = "10m", threads: int = 0, batch: int = 
     left = seconds_of(budget)
     workloads = operators_of(read_onnx(model), batch)
     costs = {work: work.operations * count for work, count in workloads.items()}
+    tune_workloads(costs, seconds=left, trials=TRIALS)
+
+
+def tune_workloads(costs: Mapping[Workload, float], *, seconds: float, trials: int) -> None:
+    """Tunes workloads one after the other, the most expensive first, and prints what is found.
+
+    Args:
+        costs: How much each counts: it gets so large a part of the time that is left.
+        seconds: Seconds at most, for all together; each gets one at least.
+        trials: Schedules at most for each, those of earlier runs among them.
+    """
     database, target = Database(database_path()), configuration.target()
-    shared_by = configuration.threads()
+    shared_by, ahead = configuration.threads(), sum(costs.values())
     with Meter(shared_by) as meter:
         for workload in sorted(costs, key=lambda work: -costs[work]):
-            ahead = sum(costs.values())
-            share = left * costs.pop(workload) / ahead
+            share, ahead = seconds * costs[workload] / ahead, ahead - costs[workload]
             agent = Learned(Space(workload, target, shared_by), 0, [*shipped(), *database])
             result = tune(
                 workload,
                 agent,
                 meter,
-                trials=TRIALS,
+                trials=trials,
                 seconds=max(share, 1.0),
                 patience=PATIENCE,
                 finalists=FINALISTS,
                 database=database,
                 progress=_progress,
             )
-            left = max(left - result.elapsed, 0.0)
+            seconds = max(seconds - result.elapsed, 0.0)
             best = result.best
             _say(f" {workload.key}: {best.speed:.3f} times the default, {result.elapsed:.0f} s\n")
 
