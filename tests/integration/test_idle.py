@@ -13,7 +13,7 @@ from adlik_common import bus as bus_module
 from adlik_common.artifacts import open_store
 from adlik_common.errors import EngineFailed, Unavailable
 from adlik_common.service import Context
-from adlik_common.state import open_state
+from adlik_common.state import open_bucket, open_state
 from adlik_compiler.idle import Marks, open_tuner, tune_in_child
 from adlik_compiler.idle_tuning import Tuned
 from adlik_compiler.settings import CompilerSettings
@@ -51,6 +51,13 @@ def perceptron() -> onnx.ModelProto:
         [numpy_helper.from_array(first, "first"), numpy_helper.from_array(second, "second")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home for the children, so that nothing is made up about this machine for good."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
 
 
 class Mesh:
@@ -157,7 +164,7 @@ def earlier_records():
             yield Record(key, host().key, 1, schedule, seconds=1e-6, speed=7.0)
 
 
-async def test_what_is_served_is_tuned_and_compiled_and_verified_anew(settings, tmp_path):
+async def test_what_is_served_is_tuned_and_compiled_and_verified_anew(settings, tmp_path, home):
     async def tune(candidate, folder):
         kept = mesh.context.settings.cache_dir / "tuning" / candidate.digest[7:]
         Database(kept / "records.jsonl").merge(earlier_records())
@@ -182,6 +189,7 @@ async def test_what_is_served_is_tuned_and_compiled_and_verified_anew(settings, 
     assert [check.compiled.artifact.digest for check in checks] == [mesh.calls[0].digest, best]
     assert all(check.verification.accepted for check in checks)
     assert len(mesh.calls) == 1, "the new bundle is known to be tuned"
+    assert not list(home.rglob("kernels/records.jsonl")), "only what is served leaves records here"
 
 
 async def test_what_did_not_get_faster_is_marked_and_nothing_is_published(settings, tmp_path):
@@ -259,8 +267,6 @@ async def test_a_bundle_is_tuned_by_one_compiler_and_by_the_next_if_that_one_die
     for name in ("a", "b"):
         replica = control_pb2.Replica(id=name, service="compiler")
         contexts[name] = Context("compiler", name, bus.settings, bus, state, None, replica)
-    from adlik_common.state import open_bucket
-
     bucket = await open_bucket(bus, "adlik_tuned", model_pb2.FinishedStage)
     a, b = (Marks(contexts[name], bucket, "znver4-avx512") for name in ("a", "b"))
     elsewhere = Marks(contexts["b"], bucket, "znver2-avx2")

@@ -5,6 +5,7 @@ A bundle holds the ONNX model, tuning records for its operators and a report of 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -111,6 +112,20 @@ class Kernels:
 
 
 ENGINE = Kernels()
+
+
+def keep_records_in(folder: Path) -> None:
+    """Lets what bundles bring stay in a folder, beside a copy of what is known of this machine.
+
+    For a process that only judges a bundle: what it rejects must leave no trace.
+    """
+    import adlik_kernels
+    from adlik_kernels.schedules.registry import database_path
+
+    known, own = database_path(), folder / RECORDS_FILE
+    if known.is_file():
+        shutil.copyfile(known, own)
+    adlik_kernels.configure(records=own)
 
 
 def _spec(source: Any, name: str) -> TensorSpec:

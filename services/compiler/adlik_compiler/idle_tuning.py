@@ -16,7 +16,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import adlik_kernels
 from adlik_common import bundle
 from adlik_kernels.commands import operators_of, tune_workloads
 from adlik_kernels.configuration import configure, target
@@ -93,7 +92,7 @@ def tune_bundle(archive: str, kept: str, effort: dict[str, Any]) -> dict[str, An
     old.mkdir()
     bundle.unpack(Path(archive), old, max_bytes=work.max_bundle_bytes)
     costs = costs_of(old / MODEL_FILE)
-    configure(cache=kept, threads=work.threads)
+    configure(records=Path(kept) / RECORDS_FILE, threads=work.threads)
     if costs:
         tune_workloads(costs, seconds=work.seconds, trials=TRIALS)
     found = winners(costs, work.threads)
@@ -143,7 +142,7 @@ def _whole_speedup(old: Path, new: Path, threads: int) -> float:
 
 
 def _loaded(folder: Path, threads: int) -> LoadedModel:
-    adlik_kernels.configure(cache=folder.with_name(f"{folder.name}-cache"))
+    configure(records=folder.with_name(f"{folder.name}-{RECORDS_FILE}"))
     return ENGINE.load(folder, threads=threads)
 
 

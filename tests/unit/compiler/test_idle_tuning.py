@@ -44,6 +44,13 @@ def records_of(count, speed, *, target=None, key=KEY):
     return [Record(key, made, 1, schedule, seconds=1e-6, speed=speed) for schedule in schedules]
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home for the children, so that nothing is made up about this machine for good."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture
 def packed(tmp_path):
     """Writes a bundle of a model and, maybe, records."""
