@@ -7,6 +7,7 @@ import contextlib
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from adlik_common import bundle, names
 from adlik_common import bus as bus_module
@@ -231,6 +232,24 @@ async def test_tuning_ends_when_an_event_comes_and_begins_again_after(settings, 
         await mesh.until(lambda: called(mesh, 2))
         assert await mesh.mark(mesh.calls[1]) == mesh.calls[0].digest
     assert [call.digest for call in mesh.calls] == [mesh.calls[0].digest] * 2
+
+
+async def test_what_a_child_measured_before_it_was_cut_off_is_kept(settings, tmp_path):
+    async with running(settings, None, tune_seconds=100) as mesh:
+        await mesh.push(tmp_path)
+        await mesh.until(lambda: called(mesh))
+        kept = Database(settings.cache_dir / "tuning" / mesh.calls[0].digest[7:] / RECORDS_FILE)
+
+        async def measured():
+            return list(kept)
+
+        first = await mesh.until(measured)
+        pushed = replace_name(mesh.calls[0].pushed, "other")
+        await mesh.context.bus.publish(events_pb2.ModelPushed(pushed=pushed))
+        await mesh.until(lambda: called(mesh, 2))
+        assert list(kept)[: len(first)] == first
+    started = psutil.Process().children(recursive=True)
+    assert not [child for child in started if "adlik_kernels.search.trial" in child.cmdline()]
 
 
 def replace_name(pushed, name):

@@ -92,14 +92,14 @@ class Kernels:
         import adlik_kernels
 
         check_precision(self, precision)
-        if path.is_dir():
-            records = path / RECORDS_FILE
-            if records.is_file():
-                adlik_kernels.merge_records(records)
-            path = path / MODEL_FILE
         try:
+            if path.is_dir():
+                records = path / RECORDS_FILE
+                if records.is_file():
+                    adlik_kernels.merge_records(records)
+                path = path / MODEL_FILE
             return KernelsModel(adlik_kernels.load_model(path, threads=threads))
-        except adlik_kernels.BuildFailed as error:
+        except (adlik_kernels.BuildFailed, adlik_kernels.InvalidRecord) as error:
             raise EngineFailed(str(error)) from error
         except adlik_kernels.UnsupportedGraph as error:
             raise InvalidModel(str(error)) from error

@@ -220,6 +220,14 @@ def test_a_bundles_records_choose_the_schedules_of_its_operators(save, tmp_path)
     np.testing.assert_allclose(model.run({"x": x})["y"], expected(x, weights)[0], rtol=1e-4)
 
 
+def test_records_that_can_not_be_read_are_named(save, tmp_path):
+    path, _ = save()
+    path.rename(tmp_path / MODEL_FILE)
+    (tmp_path / RECORDS_FILE).write_text("nonsense\n")
+    with pytest.raises(errors.EngineFailed, match="line 1: This is not a tuning record"):
+        registry.engine("kernels").load(tmp_path, threads=1)
+
+
 def test_a_bundle_that_is_only_judged_leaves_its_records_elsewhere(tmp_path):
     workload = workload_of("dense-fp32-1x10x16")
     schedule = Space(workload, host(), 1).default()
