@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -88,6 +89,8 @@ def tune_bundle(archive: str, kept: str, effort: dict[str, Any]) -> dict[str, An
         AdlikError: The bundle can't be unpacked or loaded.
     """
     work, started = Effort(**effort), monotonic()
+    # This process may be killed at any time: what it leaves must lie where its caller cleans up.
+    tempfile.tempdir = str(Path.cwd())
     old, new = Path.cwd() / "bundle", Path.cwd() / "tuned"
     old.mkdir()
     bundle.unpack(Path(archive), old, max_bytes=work.max_bundle_bytes)
