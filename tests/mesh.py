@@ -28,7 +28,8 @@ SERVICES = ("gateway", "serving", "compiler", "optimizer")
 # Variants that are made within seconds, and their measurement as short as it may be.
 QUICK_PLAN = {"recipes": ["clean"], "targets": ["onnxruntime-fp32"]}
 QUICK_VARIANTS = ["clean.onnxruntime-fp32", "pushed.onnxruntime-fp32"]
-_SETTINGS = {"ADLIK_VERIFY_LATENCY_SECONDS": "0.1"}
+# Idle compilers rest: tuning would take the tests' processor time.
+_SETTINGS = {"ADLIK_VERIFY_LATENCY_SECONDS": "0.1", "ADLIK_IDLE_SECONDS": "0"}
 
 
 def eventually(found: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:

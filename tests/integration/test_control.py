@@ -72,9 +72,10 @@ class Gateway:
                     return answer.json()
                 await asyncio.sleep(0.02)
 
-    async def verified(self, pushed, variant, speedup, *, accepted=True):
+    async def verified(self, pushed, variant, speedup, *, accepted=True, artifact=None):
         """Says what the compiler says of a variant."""
-        compiled = model_pb2.CompiledModel(variant=variant, artifact=pushed.source.artifact)
+        artifact = artifact or pushed.source.artifact
+        compiled = model_pb2.CompiledModel(variant=variant, artifact=artifact)
         check = model_pb2.Verification(speedup=speedup, accepted=accepted, reasons=["Measured."])
         await self.context.bus.publish(
             events_pb2.ModelVerified(pushed=pushed, compiled=compiled, verification=check)
@@ -269,6 +270,27 @@ async def test_the_fastest_is_released_and_a_person_may_choose_and_go_back(gatew
     assert shown["release"]["compiled"]["variant"] == "b"
     artifact = await gateway.http.get("/v1/models/m/versions/1/variants/b/artifact")
     assert artifact.content == model_bytes()
+
+
+async def test_a_variant_that_was_tuned_takes_its_own_place_where_it_is_clearly_faster(gateway):
+    await gateway.push()
+    pushed = await gateway.record()
+    await gateway.verified(pushed, "a", 2.0)
+    await gateway.released("a")
+    for speedup in (1.9, 2.01, 2.5):
+        tuned = model_pb2.ArtifactRef(digest=f"sha256:{speedup}")
+        await gateway.verified(pushed, "a", speedup, artifact=tuned)
+
+    def is_tuned(model):
+        return model["release"]["compiled"]["artifact"]["digest"] == "sha256:2.5"
+
+    shown = await gateway.until("/v1/models/m", is_tuned)
+    assert shown["release"]["revision"] == "2", "slower ones, and those about as fast, are left"
+    (variant,) = shown["versions"][0]["variants"]
+    assert variant["verification"]["speedup"] == 2.5
+    assert variant["note"] == f"released: {shown['release']['reason']}"
+    back = (await gateway.http.post("/v1/models/m/rollback", json={})).json()
+    assert back["compiled"]["artifact"]["digest"] == pushed.source.artifact.digest
 
 
 async def test_a_deleted_model_is_gone_and_its_numbers_are_not_used_again(gateway):

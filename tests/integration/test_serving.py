@@ -192,6 +192,27 @@ async def test_a_release_is_served_and_the_next_takes_over_without_a_lost_reques
     await following
 
 
+async def test_other_bytes_of_the_same_variant_take_over_without_a_lost_request(mesh):
+    await mesh.start()
+    await mesh.release("scale", mesh.onnx_file(2))
+    client, _ = await mesh.serving("scale")
+    seen, done = [], asyncio.Event()
+
+    async def user():
+        while not done.is_set():
+            seen.append((await infer(client, "scale"))[1][0, 1])
+
+    users = [asyncio.create_task(user()) for _ in range(4)]
+    await mesh.release("scale", mesh.onnx_file(3))
+    await mesh.replica(lambda replica: [loaded.revision for loaded in replica.loaded] == [2])
+    while seen.count(3) < 20:
+        await asyncio.sleep(0.01)
+    done.set()
+    await asyncio.gather(*users)
+    assert seen == sorted(seen)
+    assert set(seen) <= {2, 3}
+
+
 async def test_a_model_that_can_not_be_loaded_stops_no_other_and_leaves_the_old_in_service(mesh):
     broken = mesh.folder / "broken.onnx"
     broken.write_bytes(b"no model at all")

@@ -50,6 +50,9 @@ _TABLE: dict[type[Message], tuple[str, Identity]] = {
     events_pb2.StageFailed: ("failed", _of_version("failure.stage", "failure.subject")),
 }
 
+_OF_BYTES = (events_pb2.ModelCompiled, events_pb2.ModelVerified)
+"""Facts about an artifact: a variant that was tuned since is compiled and verified anew."""
+
 _BY_TYPE = {message.DESCRIPTOR.full_name: message for message in _TABLE}
 
 
@@ -67,7 +70,10 @@ def subject_filter(event_type: type[Message]) -> str:
 def event_id(event: Message) -> str:
     """Returns the same id whenever the same fact is published, by whichever process."""
     fact, identity = _TABLE[type(event)]
-    return hashlib.sha256("\0".join((fact, *identity(event))).encode()).hexdigest()[:32]
+    told = [fact, *identity(event)]
+    if isinstance(event, _OF_BYTES):
+        told.append(event.compiled.artifact.digest)
+    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:32]
 
 
 def type_name(event: Message) -> str:

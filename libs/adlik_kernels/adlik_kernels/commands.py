@@ -14,7 +14,9 @@ from typing import ParamSpec
 from adlik_kernels import configuration
 from adlik_kernels.errors import KernelError
 from adlik_kernels.plans.graph import Graph
-from adlik_kernels.plans.onnx_graph import read_onnx
+from adlik_kernels.plans.model import measure_model
+from adlik_kernels.plans.partition import split
+from adlik_kernels.plans.source import read_source
 from adlik_kernels.reports import Progress, choice_lines, record_lines, roofline_lines
 from adlik_kernels.schedules.db import Database, shipped, workload_of
 from adlik_kernels.schedules.known import workloads_of
@@ -28,6 +30,9 @@ from adlik_kernels.workload import Conv2d, Dense, Workload
 P = ParamSpec("P")
 
 PATIENCE, FINALISTS = 20, 3
+
+WAYS_SHARE = 0.15
+"""Part of a budget that is left for comparing algorithms and layouts."""
 
 
 def said(command: Callable[P, None]) -> Callable[P, None]:
@@ -56,7 +61,7 @@ def tune_model(
 ) -> None:
     """Tunes the convolutions and products of an ONNX model and keeps what is found.
 
-    The longest operators come first and get the larger part of the time. A plan that is loaded
+    Algorithms and layouts of its convolutions are compared afterwards. The longest operators come first and get the larger part of the time. A plan that is loaded
     afterwards uses the records; a run that is cut off goes on where it was.
 
     Args:
@@ -68,10 +73,16 @@ def tune_model(
         again: Measure what earlier runs measured, too.
     """
     configuration.configure(threads=threads)
-    left = seconds_of(budget)
-    workloads = operators_of(read_onnx(model), batch)
-    costs = {work: work.operations * count for work, count in workloads.items()}
-    tune_workloads(costs, seconds=left, trials=trials, again=again)
+    end = time.monotonic() + seconds_of(budget)
+    costs = model_operations(model, batch)
+    if not costs:
+        raise KernelError(
+            f"{model} has no operator that can be tuned.",
+            cure="Only models with convolutions or matrix products of weights gain by tuning.",
+        )
+    compared = WAYS_SHARE * seconds_of(budget)
+    tune_workloads(costs, seconds=seconds_of(budget) - compared, trials=trials, again=again)
+    measure_model(model, threads, max(end - time.monotonic(), 0.0))
 
 
 def tune_workloads(
@@ -174,6 +185,23 @@ KERNELS: dict[str, Callable[..., None]] = {
     "roofline": show_roofline,
 }
 """The commands of the group `adlik kernels`, by name."""
+
+
+def model_operations(model: Path, batch: int = 1) -> dict[Workload, float]:
+    """Returns the tunable operators of a model and the operations that each makes in one run.
+
+    Args:
+        model: The model; parts that no plan computes count for nothing.
+        batch: Rows of a call, for products.
+
+    Raises:
+        UnsupportedGraph: The model has no input or output.
+    """
+    found: Counter[Workload] = Counter()
+    for part in split(read_source(model)).parts:
+        if part.graph is not None:
+            found.update(operators_of(part.graph, batch))
+    return {work: float(work.operations * count) for work, count in found.items()}
 
 
 def operators_of(graph: Graph, batch: int) -> dict[Workload, int]:

@@ -18,6 +18,7 @@ class Configuration:
 
     Attributes:
         cache: Folder of compiled kernels, of the measured roofline and of tuning records made here.
+        records: File of those records; None for the one in the cache.
         level: Highest instruction level that may be used (see `target.LEVELS`); "" for all.
         threads: Threads that share one call, the caller's own among them; 0 for one a core.
     """
@@ -25,6 +26,7 @@ class Configuration:
     cache: Path
     level: str = ""
     threads: int = 0
+    records: Path | None = None
 
 
 def _own_folder() -> Path:
@@ -40,7 +42,11 @@ _current = Configuration(cache=_own_folder())
 
 
 def configure(
-    *, cache: Path | str | None = None, level: str | None = None, threads: int | None = None
+    *,
+    cache: Path | str | None = None,
+    level: str | None = None,
+    threads: int | None = None,
+    records: Path | str | None = None,
 ) -> Configuration:
     """Changes the settings of this process; what is not given stays as it is.
 
@@ -50,6 +56,7 @@ def configure(
         cache: Folder for compiled kernels and measurements.
         level: Highest instruction level: "portable", "avx2", "avx512", "amx", or "" for all.
         threads: Threads that share one call; 0 for one a core.
+        records: File of the tuning records made here; "" for the one in the cache.
 
     Raises:
         KernelError: The level is unknown or missing here, or the number of threads is negative.
@@ -59,6 +66,8 @@ def configure(
         changed = _current
         if cache is not None:
             changed = replace(changed, cache=Path(cache))
+        if records is not None:
+            changed = replace(changed, records=Path(records) if records else None)
         if level is not None:
             if level:
                 host().masked_to(level)

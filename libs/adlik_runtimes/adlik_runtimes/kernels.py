@@ -5,6 +5,7 @@ A bundle holds the ONNX model, what was measured of its operators and a report o
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -92,15 +93,15 @@ class Kernels:
         import adlik_kernels
 
         check_precision(self, precision)
-        if path.is_dir():
-            if (path / RECORDS_FILE).is_file():
-                adlik_kernels.merge_records(path / RECORDS_FILE)
-            if (path / COSTS_FILE).is_file():
-                adlik_kernels.merge_costs(path / COSTS_FILE)
-            path = path / MODEL_FILE
         try:
+            if path.is_dir():
+                if (path / RECORDS_FILE).is_file():
+                    adlik_kernels.merge_records(path / RECORDS_FILE)
+                if (path / COSTS_FILE).is_file():
+                    adlik_kernels.merge_costs(path / COSTS_FILE)
+                path = path / MODEL_FILE
             return KernelsModel(adlik_kernels.load_model(path, threads=threads))
-        except adlik_kernels.BuildFailed as error:
+        except (adlik_kernels.BuildFailed, adlik_kernels.InvalidRecord) as error:
             raise EngineFailed(str(error)) from error
         except adlik_kernels.UnsupportedGraph as error:
             raise InvalidModel(str(error)) from error
@@ -113,6 +114,20 @@ class Kernels:
 
 
 ENGINE = Kernels()
+
+
+def keep_records_in(folder: Path) -> None:
+    """Lets what bundles bring stay in a folder, beside a copy of what is known of this machine.
+
+    For a process that only judges a bundle: what it rejects must leave no trace.
+    """
+    import adlik_kernels
+    from adlik_kernels.schedules.registry import database_path
+
+    known, own = database_path(), folder / RECORDS_FILE
+    if known.is_file():
+        shutil.copyfile(known, own)
+    adlik_kernels.configure(records=own)
 
 
 def _spec(source: Any, name: str) -> TensorSpec:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from adlik_common.service import Context, run
+from adlik_runtimes.kernels import ENGINE
 
 from adlik_compiler.settings import CompilerSettings
 from adlik_compiler.worker import open_worker
@@ -23,6 +24,12 @@ async def serve(context: Context) -> AsyncIterator[None]:
     log.info("compiles for %s", ", ".join(can))
     context.background(worker.compile(), "consumer compiler")
     context.background(worker.verify(), "consumer verifier")
+    if context.settings.idle_seconds and not ENGINE.unavailable():
+        from adlik_compiler.idle import open_tuner
+
+        tuner = await open_tuner(context, worker.activity)
+        context.background(tuner.follow_releases(), "releases")
+        context.background(tuner.run(), "tuner")
     yield
 
 

@@ -19,3 +19,12 @@ VERIFY_SECONDS = Histogram(
     "adlik_verify_seconds", "Time to verify a variant.", ["target"], buckets=_SECONDS
 )
 VERIFIED = Counter("adlik_verified_total", "Verified variants.", ["target", "accepted"])
+TUNED = Counter("adlik_tuned_total", "Bundles tuned in idle time, by what came of it.", ["outcome"])
+TUNE_SECONDS = Histogram(
+    "adlik_tune_seconds", "Time to tune a bundle in idle time.", buckets=_SECONDS
+)
+TUNE_SPEEDUP = Histogram(
+    "adlik_tune_speedup",
+    "How many times faster a model was with what was found.",
+    buckets=(0.9, 0.95, 1, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3),
+)

@@ -33,6 +33,17 @@ class CompilerSettings(ServiceSettings):
         0.5, gt=0, description="About how long latency is measured."
     )
 
+    idle_seconds: float = Field(
+        30.0,
+        ge=0,
+        description="Time without work after which released models for Adlik's own kernels are "
+        "tuned; 0: never.",
+    )
+    tune_seconds: float = Field(60.0, gt=0, description="About how long one bundle is tuned.")
+    tune_min_gain: float = Field(
+        1.02, ge=0, description="Speed-up of the whole model from which a tuned bundle is offered."
+    )
+
     def threads(self) -> int:
         """Returns how many threads an engine gets."""
         return self.engine_threads or len(os.sched_getaffinity(0))
@@ -45,4 +56,12 @@ class CompilerSettings(ServiceSettings):
         """Returns what one verification may take; it runs at the priority serving has."""
         return Limits(
             seconds=self.verify_seconds, memory_bytes=self.isolated_memory_bytes, niceness=0
+        )
+
+    def tune_limits(self) -> Limits:
+        """Returns what tuning one bundle may take: only what nobody else wants."""
+        return Limits(
+            seconds=self.tune_seconds + self.compile_seconds,
+            memory_bytes=self.isolated_memory_bytes,
+            niceness=19,
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from adlik_common import bundle
 from adlik_common.errors import AdlikError
-from adlik_runtimes import onnxruntime, registry
+from adlik_runtimes import kernels, onnxruntime, registry
 from adlik_runtimes.engine import LoadedModel, return_memory
 
 from adlik_compiler.fidelity import Comparison
@@ -170,6 +170,8 @@ def _load(
     engine = registry.engine(variant.engine)
     engine.unavailable()  # imports the engine: its code is no part of the model's memory
     path = Path(variant.path)
+    if variant.engine == kernels.ENGINE.name:
+        kernels.keep_records_in(Path.cwd())
     if variant.media_type == bundle.MEDIA_TYPE:
         folder = Path.cwd() / "candidate"
         folder.mkdir()

@@ -22,6 +22,7 @@ from adlik_proto.adlik.model.v1 import model_pb2
 from adlik_runtimes import registry
 
 from adlik_compiler import metrics, targets
+from adlik_compiler.activity import Activity
 from adlik_compiler.conversion import Route, convert
 from adlik_compiler.judge import Report, judge
 from adlik_compiler.planner import plan_path
@@ -43,6 +44,9 @@ class Worker:
     Args:
         context: The running service.
         cache: What was compiled before, by `Route.key`.
+
+    Attributes:
+        activity: Whether it has something to do.
     """
 
     def __init__(self, context: Context, cache: Bucket[model_pb2.CompiledModel]) -> None:
@@ -52,6 +56,7 @@ class Worker:
         self._known = targets.all_targets(self._engines)
         # A conversion beside a measurement would take its processor time.
         self._quiet = asyncio.Lock()
+        self.activity = Activity()
 
     def describe(self) -> None:
         """Writes into the replica's entry what this machine can do, and why not the rest."""
@@ -66,14 +71,15 @@ class Worker:
         await self._context.bus.consume(
             "compiler",
             {
-                events_pb2.ModelPushed: self._on_pushed,
-                events_pb2.ModelOptimized: self._on_optimized,
+                events_pb2.ModelPushed: self.activity.watched(self._on_pushed),
+                events_pb2.ModelOptimized: self.activity.watched(self._on_optimized),
             },
         )
 
     async def verify(self) -> None:
         """Verifies compiled models until the service drains."""
-        await self._context.bus.consume("verifier", {events_pb2.ModelCompiled: self._on_compiled})
+        handler = self.activity.watched(self._on_compiled)
+        await self._context.bus.consume("verifier", {events_pb2.ModelCompiled: handler})
 
     async def _on_pushed(self, event: events_pb2.ModelPushed, delivery: Delivery) -> list[str]:
         return await self._compile_all(event.pushed, PUSHED, event.pushed.source, "fp32", delivery)

@@ -36,6 +36,9 @@ def facts(draw):
             for attribute, value in zip(attributes, values, strict=True):
                 setattr(getattr(event, field), attribute, value)
             fact += values
+    if "compiled" in fields:
+        event.compiled.artifact.digest = draw(WORDS)
+        fact.append(event.compiled.artifact.digest)
     if cls is events_pb2.ModelReleased:
         event.release.pushed.name, event.release.revision = name, number
         fact.append(number)
@@ -79,6 +82,17 @@ def test_what_a_fact_does_not_hang_on_does_not_change_its_id():
     event.pushed.pushed_at.GetCurrentTime()
     assert events.event_id(event) == first
     assert events.describe(event) == "clean.openvino-fp32"
+
+
+def test_a_variant_that_was_tuned_is_another_fact_about_the_same_subject():
+    event = events_pb2.ModelCompiled()
+    event.pushed.name, event.pushed.version = "m", 1
+    event.compiled.variant = "clean.kernels-fp32"
+    event.compiled.artifact.digest = "sha256:1"
+    first = events.event_id(event)
+    event.compiled.artifact.digest = "sha256:2"
+    assert events.event_id(event) != first
+    assert events.describe(event) == "clean.kernels-fp32"
 
 
 def test_unknown_types_and_broken_bytes_raise_what_the_bus_expects():

@@ -7,7 +7,13 @@ import psutil
 import pytest
 from adlik_common import errors
 from adlik_common.tensors import TensorSpec
+from adlik_kernels import configure, configured
+from adlik_kernels.machine.target import host
+from adlik_kernels.schedules.db import Database, Record, workload_of
+from adlik_kernels.schedules.registry import choose, database_path
+from adlik_kernels.schedules.space import Space
 from adlik_runtimes import cpu, registry
+from adlik_runtimes.kernels import MODEL_FILE, RECORDS_FILE, keep_records_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -188,3 +194,52 @@ def test_tensorrt_says_why_it_does_not_run_without_its_package(monkeypatch, tmp_
     plan.write_bytes(b"plan")
     with pytest.raises(errors.EngineFailed, match="TensorRT does not run here"):
         tensorrt.load(plan, precision="fp16")
+
+
+def test_a_bundles_records_choose_the_schedules_of_its_operators(save, tmp_path):
+    path, weights = save()
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    path.rename(folder / MODEL_FILE)
+    workload = workload_of("dense-fp32-1x10x16")
+    space = Space(workload, host(), 1)
+    schedule = next(found for found in space if found != space.default())
+    record = Record(workload.key, host().key, 1, schedule, seconds=1e-6, speed=1.5)
+    Database(folder / RECORDS_FILE).add(record)
+    before = configured().cache
+    configure(cache=tmp_path / "cache")
+    try:
+        assert choose(workload, host(), 1).origin != "record"
+        model = registry.engine("kernels").load(folder, threads=1)
+        choice = choose(workload, host(), 1)
+    finally:
+        configure(cache=before)
+    assert (choice.origin, choice.schedule) == ("record", schedule)
+    assert list(Database(tmp_path / "cache" / RECORDS_FILE)) == [record]
+    x = np.ones((1, 16), np.float32)
+    np.testing.assert_allclose(model.run({"x": x})["y"], expected(x, weights)[0], rtol=1e-4)
+
+
+def test_records_that_can_not_be_read_are_named(save, tmp_path):
+    path, _ = save()
+    path.rename(tmp_path / MODEL_FILE)
+    (tmp_path / RECORDS_FILE).write_text("nonsense\n")
+    with pytest.raises(errors.EngineFailed, match="line 1: This is not a tuning record"):
+        registry.engine("kernels").load(tmp_path, threads=1)
+
+
+def test_a_bundle_that_is_only_judged_leaves_its_records_elsewhere(tmp_path):
+    workload = workload_of("dense-fp32-1x10x16")
+    schedule = Space(workload, host(), 1).default()
+    known = Record(workload.key, host().key, 1, schedule, seconds=1e-6, speed=1.5)
+    before = configured().cache
+    configure(cache=tmp_path)
+    Database(database_path()).add(known)
+    try:
+        folder = tmp_path / "judged"
+        folder.mkdir()
+        keep_records_in(folder)
+        assert database_path() == folder / RECORDS_FILE
+        assert list(Database(database_path())) == [known]
+    finally:
+        configure(cache=before, records="")

@@ -35,7 +35,8 @@ class Choice:
 
 def database_path() -> Path:
     """Returns the file of the records that were made on this machine."""
-    return configured().cache / "records.jsonl"
+    settings = configured()
+    return settings.records or settings.cache / "records.jsonl"
 
 
 def merge_records(path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from adlik_proto.adlik.model.v1 import model_pb2
 
 from adlik_gateway.catalog.fold import settled
-from adlik_gateway.catalog.releases import pareto_front
+from adlik_gateway.catalog.releases import artifact_of, pareto_front
 
 
 def explained(
@@ -24,6 +24,9 @@ def explained(
             assert release is not None
             variant.state = model_pb2.VARIANT_STATE_RELEASED
             variant.note = f"released: {release.reason}"
+            if artifact_of(variant.compiled) != artifact_of(release.compiled):
+                faster = variant.verification.speedup
+                variant.note += f"; tuned since to {faster:.2f}x, not enough to replace it"
         else:
             variant.note = _why_not(variant, release, served, front)
     return copy

@@ -42,14 +42,26 @@ def _compiled(record: Record, event: events_pb2.ModelCompiled) -> None:
 
 
 def _verified(record: Record, event: events_pb2.ModelVerified) -> None:
+    """Keeps the better of a variant's artifacts: one that was tuned is verified a second time.
+
+    The newer would not do: events come in any order.
+    """
     variant = _variant(record, event.compiled)
-    if not variant.HasField("verification"):
-        variant.verification.CopyFrom(event.verification)
-        accepted = event.verification.accepted
-        variant.state = (
-            model_pb2.VARIANT_STATE_VERIFIED if accepted else model_pb2.VARIANT_STATE_REJECTED
-        )
-        variant.updated_at.GetCurrentTime()
+    if variant.HasField("verification") and _merit(variant) >= _merit(event):
+        return
+    variant.compiled.CopyFrom(event.compiled)
+    variant.verification.CopyFrom(event.verification)
+    accepted = event.verification.accepted
+    variant.state = (
+        model_pb2.VARIANT_STATE_VERIFIED if accepted else model_pb2.VARIANT_STATE_REJECTED
+    )
+    variant.updated_at.GetCurrentTime()
+
+
+def _merit(verified: model_pb2.Variant | events_pb2.ModelVerified) -> tuple[bool, float, str]:
+    """What one artifact of a variant is preferred to another for; the digest only ends ties."""
+    check = verified.verification
+    return check.accepted, check.speedup, verified.compiled.artifact.digest
 
 
 def _released(record: Record, event: events_pb2.ModelReleased) -> None:

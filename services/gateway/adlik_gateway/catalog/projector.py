@@ -79,5 +79,5 @@ class Projector:
                 )
 
 
-def _served(fact: model_pb2.Release | events_pb2.ModelVerified) -> tuple[int, str]:
-    return fact.pushed.version, fact.compiled.variant
+def _served(fact: model_pb2.Release | events_pb2.ModelVerified) -> tuple[int, tuple[str, str]]:
+    return fact.pushed.version, releases.artifact_of(fact.compiled)

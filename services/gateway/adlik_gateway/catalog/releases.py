@@ -72,12 +72,15 @@ def _left_by_hand(record: model_pb2.ModelVersion, current: model_pb2.Release) ->
 def _replaces(
     variant: model_pb2.Variant, current: model_pb2.Release, limits: model_pb2.Limits
 ) -> bool:
-    """Whether a variant is another than the one served, clearly faster, and as fast as planned."""
+    """Whether it is not what is served, bytes and all, clearly faster, and as fast as planned."""
     needed = limits.min_speedup if limits.HasField("min_speedup") else DEFAULT_MIN_SPEEDUP
-    return (
-        variant.compiled.variant != current.compiled.variant
-        and variant.verification.speedup >= max(needed, current.speedup * MIN_GAIN)
-    )
+    is_other = artifact_of(variant.compiled) != artifact_of(current.compiled)
+    return is_other and variant.verification.speedup >= max(needed, current.speedup * MIN_GAIN)
+
+
+def artifact_of(compiled: model_pb2.CompiledModel) -> tuple[str, str]:
+    """Returns what tells compiled models of a version apart: a variant's bytes change by tuning."""
+    return compiled.variant, compiled.artifact.digest
 
 
 def release(

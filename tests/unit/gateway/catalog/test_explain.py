@@ -44,6 +44,15 @@ def test_the_served_variant_and_the_reason_are_named(record):
     assert notes(record, current)["bad"].startswith("rejected")
 
 
+def test_bytes_that_were_tuned_and_not_released_are_told_from_those_that_are_served(record):
+    current = release(record, record.variants[1], None, "the fastest")
+    record.variants[1].compiled.artifact.digest = "sha256:tuned"
+    record.variants[1].verification.speedup = 3.01
+    assert notes(record, current)["fast"] == (
+        "released: the fastest; tuned since to 3.01x, not enough to replace it"
+    )
+
+
 def test_a_choice_by_hand_is_named(record):
     current = release(record, record.variants[0], None, "chosen by hand", pinned=True)
     assert notes(record, current)["fast"] == "passed; slow was chosen by hand"

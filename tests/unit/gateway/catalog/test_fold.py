@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from adlik_gateway.catalog.fold import FOLDED, fold, settled, version_of
 from adlik_proto.adlik.events.v1 import events_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
@@ -22,9 +23,10 @@ def failed(stage, subject="", code="ENGINE_FAILED"):
     return events_pb2.StageFailed(pushed=PUSHED, failure=failure)
 
 
-def variant_events(variant, *, accepted=True):
+def variant_events(variant, *, accepted=True, digest="sha256:1", speedup=1.5):
     compiled = model_pb2.CompiledModel(variant=variant)
-    verification = model_pb2.Verification(accepted=accepted, speedup=1.5)
+    compiled.artifact.digest = digest
+    verification = model_pb2.Verification(accepted=accepted, speedup=speedup)
     release = model_pb2.Release(pushed=PUSHED, compiled=compiled, revision=1)
     release.released_at.GetCurrentTime()
     events = [
@@ -60,7 +62,16 @@ def pushes(draw):
             if draw(ends) == "failed":
                 events.append(failed("verifier", variant))
             else:
-                events += variant_events(variant, accepted=draw(st.booleans()))
+                accepted = draw(st.booleans())
+                events += variant_events(variant, accepted=accepted)
+                if accepted and draw(st.booleans()):
+                    speedup = draw(st.sampled_from([1.4, 1.5, 1.6]))
+                    tuned = {
+                        "digest": "sha256:2",
+                        "speedup": speedup,
+                        "accepted": draw(st.booleans()),
+                    }
+                    events += variant_events(variant, **tuned)
         events.append(finished("compiler", recipe, variants))
     return events
 
@@ -111,9 +122,9 @@ def test_the_same_event_twice_in_a_row_changes_nothing_at_all(events):
 @given(pushes(), st.data())
 def test_a_record_is_settled_when_every_stage_has_ended_and_not_before(events, data):
     assert settled(folded(events))
-    ends = [i for i, e in enumerate(events) if type(e).__name__.startswith("Stage")]
-    missing = data.draw(st.sampled_from(ends))
-    assert not settled(folded(events[:missing] + events[missing + 1 :]))
+    # The end of a verification is told again where a variant was tuned.
+    missing = data.draw(st.sampled_from([e for e in events if type(e).__name__[:5] == "Stage"]))
+    assert not settled(folded([event for event in events if event != missing]))
 
 
 @given(pushes())
@@ -131,6 +142,22 @@ def test_a_verification_that_overtakes_its_compilation_is_kept():
     (variant,) = record.variants
     assert variant.state == model_pb2.VARIANT_STATE_REJECTED
     assert variant.verification.speedup == 1.5
+
+
+@pytest.mark.parametrize(
+    ("speedup", "accepted", "stands"),
+    [(1.6, True, "sha256:2"), (1.4, True, "sha256:1"), (9.0, False, "sha256:1")],
+)
+def test_of_a_variants_artifacts_the_better_stands(speedup, accepted, stands):
+    tuned = {"digest": "sha256:2", "speedup": speedup, "accepted": accepted}
+    for events in (
+        [*variant_events("v"), *variant_events("v", **tuned)],
+        [*variant_events("v", **tuned), *variant_events("v")],
+    ):
+        (variant,) = folded(events).variants
+        assert variant.compiled.artifact.digest == stands
+        assert variant.verification.speedup == (1.6 if stands == "sha256:2" else 1.5)
+        assert variant.state == model_pb2.VARIANT_STATE_VERIFIED
 
 
 def test_the_first_result_stands():

@@ -76,6 +76,18 @@ def test_within_a_version_only_what_is_clearly_faster_takes_over(speedup, gain):
         assert [r.compiled.variant for r in chosen.history] == ["a"]
 
 
+@pytest.mark.parametrize(("speedup", "taken"), [(2.1, True), (2.03, False), (1.0, False)])
+def test_other_bytes_of_the_served_variant_take_over_where_they_are_clearly_faster(speedup, taken):
+    current = released({"a": 2.0})
+    record = record_of({"a": speedup})
+    record.variants[0].compiled.artifact.digest = "sha256:tuned"
+    chosen = decide(record, current)
+    assert (chosen is not None) == taken
+    if taken:
+        assert chosen.compiled.artifact.digest == "sha256:tuned"
+        assert rolled_back(chosen).compiled == current.compiled
+
+
 @pytest.mark.parametrize(("min_speedup", "taken"), [(None, False), (0.4, True), (0.7, False)])
 def test_the_plans_speedup_must_be_reached_to_replace(min_speedup, taken):
     current = released({"a": 0.4})
