@@ -61,8 +61,9 @@ def tune_model(
 ) -> None:
     """Tunes the convolutions and products of an ONNX model and keeps what is found.
 
-    Algorithms and layouts of its convolutions are compared afterwards. The longest operators come first and get the larger part of the time. A plan that is loaded
-    afterwards uses the records; a run that is cut off goes on where it was.
+    The longest operators come first and get the larger part of the time; algorithms and layouts of
+    convolutions are compared afterwards. A plan that is loaded then uses what was found; a run
+    that is cut off goes on where it was.
 
     Args:
         model: The model.

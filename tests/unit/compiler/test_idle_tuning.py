@@ -12,7 +12,8 @@ import onnx
 import pytest
 from adlik_common import bundle
 from adlik_common.sandbox import Limits, run_isolated
-from adlik_compiler.idle_tuning import Effort, Tuned, costs_of
+from adlik_compiler.idle_tuning import Effort, Tuned
+from adlik_kernels.commands import model_operations
 from adlik_kernels.machine.target import host
 from adlik_kernels.schedules.db import Database, Record, workload_of
 from adlik_kernels.schedules.space import Space
@@ -114,7 +115,7 @@ def test_what_makes_the_whole_no_faster_gives_no_bundle(packed, tuned):
 
 def test_where_nothing_can_be_tuned_nothing_is_done(packed, tuned, tmp_path):
     archive = packed(network(op="Add"))
-    assert costs_of(tmp_path / "source" / MODEL_FILE) == {}
+    assert model_operations(tmp_path / "source" / MODEL_FILE) == {}
     found, kept = tuned(archive)
     assert (found.records, found.speedup, found.bundle) == (0, 1.0, "")
     assert found.reason == "no operator got faster"
