@@ -31,6 +31,8 @@ from adlik_common.state import State, open_state
 
 log = logging.getLogger(__name__)
 
+CANCEL_AGAIN_SECONDS = 5.0
+
 
 @dataclass(slots=True)
 class Context:
@@ -86,10 +88,13 @@ class Context:
         workers = [t for t, name in self._tasks.items() if name.startswith("consumer")]
         if workers:
             await asyncio.wait(workers, timeout=self.settings.drain_seconds)
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = set(self._tasks)
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            # Python 3.11's `wait_for`, under every answer of NATS, may swallow a cancellation
+            # (https://github.com/python/cpython/issues/86296), so it is said again.
+            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_SECONDS)
 
 
 Start = Callable[[Context], AbstractAsyncContextManager[None]]
