@@ -167,6 +167,8 @@ def in_process(group: str, threads: int, seconds: float) -> list[dict[str, objec
     environment = dict(os.environ)  # noqa: TID251 # the peers know no other way to be told
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[name] = str(threads)
+    # Threads that spin after their own turn would take the cores from the next contender.
+    environment.update(OMP_WAIT_POLICY="PASSIVE", KMP_BLOCKTIME="0")
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [
             sys.executable,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from benchmarks.kernel_cases.levels import without_amx
-from benchmarks.kernel_cases.timing import Case
+from benchmarks.kernel_cases.timing import Case, aligned
 
 SHAPES = (
     *((1, 1000, 2048), (8, 1000, 2048), (64, 1024, 1024), (512, 512, 512), (1024, 1024, 1024)),
@@ -30,7 +30,8 @@ def dense_cases(threads: int) -> Iterator[Case]:
     rng = np.random.default_rng(0)
     for rows, columns, depth in SHAPES:
         x, w = (rng.standard_normal(s, np.float32) for s in ((rows, depth), (depth, columns)))
-        out = np.empty((rows, columns), np.float32)
+        # Everybody gets operands that begin at a cache line.
+        x, out = aligned(x), aligned(np.empty((rows, columns), np.float32))
         layer = prepare_dense(w, rows=(rows,))
         calls = {
             "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
@@ -94,7 +95,7 @@ def int8_cases(threads: int) -> Iterator[Case]:
         quantization = Quantization(0.02, 0, scale, out_scale=float(largest / 200))
         prepare = partial(prepare_dense_int8, w, quantization, bias, "relu", rows=(rows,))
         layer = prepare()
-        out = np.empty((rows, columns), np.uint8)
+        x, out = aligned(x), aligned(np.empty((rows, columns), np.uint8))
         calls = {
             "adlik": lambda layer=layer, x=x, out=out: layer(x, out=out),
             **without_amx(prepare, x, out),

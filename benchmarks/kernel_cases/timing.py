@@ -52,3 +52,12 @@ def check_same(got, calls: dict[str, Callable[[], object]]) -> None:
     for call in calls.values():
         want = call()[0]
         np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-3 * np.abs(want).max())
+
+
+def aligned(array):
+    """Returns a copy that begins at a cache line, as libraries keep their own arrays."""
+    from adlik_kernels.operators.operands import aligned_empty
+
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy

@@ -526,3 +526,14 @@ def test_a_meter_survives_its_child(fault):
         for _ in range(2):
             with pytest.raises(MeasureFailed, match=message):
                 meter.measure(WORKLOAD, Schedule(4, 2))
+
+
+@pytest.mark.parametrize("workload", [Dense(3136, 64, 256), Dense(1, 1000, 2048), Dense(1, 16, 8)])
+def test_every_thread_finds_work_in_a_schedule(workload):
+    space = Space(workload, target.host(), 2)
+    rng = random.Random(0)
+    seen = [space.sample(rng) for _ in range(50)]
+    assert all(space.shares(schedule) for schedule in seen)
+    narrow = replace(seen[0], parallel="columns", vectors=4)
+    wide = -(-workload.columns // (4 * space.target.lanes))
+    assert space.shares(narrow) == (wide > 1 or workload.rows == 1)

@@ -85,7 +85,7 @@ class PreparedConv2d:
         if residual is not None:
             residual = check("residual", residual, self._residual_dtype, shape)
         if out is None:
-            out = np.empty(shape, self._out_dtype)
+            out = aligned_empty(shape, self._out_dtype)
         else:
             out = check_output(out, self._out_dtype, shape, (("x", x), ("residual", residual)))
         held = self._held(x) if any(workload.pads) else x

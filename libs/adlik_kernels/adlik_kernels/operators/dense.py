@@ -16,7 +16,7 @@ from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.target import Target
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
-from adlik_kernels.operators.operands import address, check, check_output
+from adlik_kernels.operators.operands import address, aligned_empty, check, check_output
 from adlik_kernels.operators.packing import pack_weights, to_bf16
 from adlik_kernels.operators.rounding import round_to_bf16
 from adlik_kernels.schedules.registry import choose
@@ -109,7 +109,7 @@ class PreparedDense:
         if residual is not None:
             residual = check("residual", residual, self._residual_dtype, shape)
         if out is None:
-            out = np.empty(shape, self._out_dtype)
+            out = aligned_empty(shape, self._out_dtype)
         else:
             out = check_output(out, self._out_dtype, shape, (("x", x), ("residual", residual)))
         self._run(self._words_of(x), out, residual)

@@ -67,13 +67,13 @@ def choose(workload: Workload, target: Target, threads: int) -> Choice:
     space = Space(workload, target, threads)
     by_shape = best_records(target, 1 if threads == 1 else 2, workload.dtype)
     own = by_shape.get(workload.key)
-    if own is not None and not space.fault(own.schedule):
+    if own is not None and not space.fault(own.schedule) and space.shares(own.schedule):
         return Choice(own.schedule, "record", own.workload)
     if workload.rows:
         near = min(by_shape.values(), key=lambda r: distance(workload, r.workload), default=None)
         if near is not None and distance(workload, near.workload) <= NEAR:
             schedule = space.repaired(near.schedule)
-            if not space.fault(schedule):
+            if not space.fault(schedule) and space.shares(schedule):
                 return Choice(schedule, "nearest", near.workload)
     return Choice(space.default(), "default")
 

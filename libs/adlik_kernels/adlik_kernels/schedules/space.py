@@ -103,7 +103,20 @@ class Space:
         narrower = (schedule.vectors - 1) * self.target.lanes
         if panels == 1 and narrower >= self.workload.columns:
             return False  # a whole vector of the panel would compute columns that nobody asked for
-        return self.threads > 1 or schedule.parallel == "rows"
+        return self.shares(schedule) and (self.threads > 1 or schedule.parallel == "rows")
+
+    def shares(self, schedule: Schedule) -> bool:
+        """Returns whether every thread finds work, if the workload has enough of it at all."""
+        if self.threads == 1 or not self.workload.rows:
+            return True
+        if isinstance(self.workload, Conv2d):
+            rows, tall = self.workload.flattened().out_height, 1
+        else:
+            rows, tall = self.workload.rows, schedule.rows
+        panels, tiles = self._panels(schedule), -(-rows // tall)
+        blocks = -(-tiles // schedule.row_tiles)
+        pieces = {"columns": panels, "rows": blocks, "blocks": panels * blocks}
+        return pieces[schedule.parallel] >= min(self.threads, panels * tiles)
 
     def __iter__(self) -> Iterator[Schedule]:
         shapes, choices = _useful(self)
@@ -261,7 +274,7 @@ class Space:
 @functools.lru_cache(maxsize=64)
 def _useful(space: Space) -> tuple[list[tuple[int, int]], dict[str, list[Any]]]:
     """Shapes and values that can occur in a space at all: drawing from all would mostly fail."""
-    plain = Schedule(row_tiles=1, parallel="rows")
+    plain = Schedule(row_tiles=1, parallel="rows" if space.threads == 1 else "blocks")
     shapes = [s for s in space.shapes if space.fits(replace(plain, rows=s[0], vectors=s[1]))]
     smallest = replace(plain, rows=min(shapes)[0], vectors=min(shapes)[1])
     choices = {
