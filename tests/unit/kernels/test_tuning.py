@@ -239,7 +239,7 @@ def test_shipped_records_fit_their_workloads():
 def test_the_registry_goes_from_exact_to_near_to_default(empty_cache):
     far = Dense(7, 3001, 5)
     assert choose(far, host(), 2).origin == "default"
-    mine, other = Schedule(4, 2, unroll=2), Schedule(2, 2)
+    mine, other = Schedule(4, 2, unroll=2, parallel="columns"), Schedule(2, 2, parallel="columns")
     database = Database(database_path())
     database.add(record(far, mine, speed=1.2))
     database.add(record(far, other, speed=9.0, target=f"elsewhere-{host().level}"))
