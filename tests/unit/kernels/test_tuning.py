@@ -249,7 +249,7 @@ def test_the_registry_goes_from_exact_to_near_to_default(empty_cache):
     assert (near.origin, near.schedule, near.source) == ("nearest", mine, far.key)
     assert choose(far, host(), 1).origin == "default"
     assert choose(Dense(7, 3001, 5, "bf16"), host(), 2).origin == "default"
-    faster = Schedule(4, 4)
+    faster = Schedule(4, 4, parallel="columns")
     database.add(record(far, faster, speed=1.3))
     assert choose(far, host(), 2).schedule == faster
     database.add(record(far, faster, speed=1.1))
