@@ -27,6 +27,9 @@ from adlik_kernels.workload import Dense
 WORTH_SHARING = 400_000
 """Operations above which a call is shared among threads: some microseconds on one core."""
 
+ROW_WORTH_SHARING = WORTH_SHARING // 4
+"""The same for a single row: it waits for its weights, which two cores read faster than one."""
+
 FEW_ROWS = 8
 """Below this many rows, a kernel with fewer rows and more columns in a tile is used."""
 
@@ -129,7 +132,8 @@ class PreparedDense:
             quantization,
             rows,
         )
-        share = rows * self._work_per_row >= WORTH_SHARING
+        least = ROW_WORTH_SHARING if rows == 1 else WORTH_SHARING
+        share = rows * self._work_per_row >= least
         pool = shared(self._threads)
         pool.run(kernel.address, arguments, pool.chunks if share else 1)
 

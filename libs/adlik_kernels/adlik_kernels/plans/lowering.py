@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.conv import along_k, conv2d_kernel
-from adlik_kernels.operators.dense import FEW_ROWS, WORTH_SHARING, dense_kernel
+from adlik_kernels.operators.dense import FEW_ROWS, ROW_WORTH_SHARING, WORTH_SHARING, dense_kernel
 from adlik_kernels.operators.packing import pack_groups, pack_weights, pad_columns
 from adlik_kernels.operators.winograd import pack_winograd, scratch_bytes, winograd_kernel
 from adlik_kernels.plans.ends import end_of, residual_dtype
@@ -151,7 +151,7 @@ def _product(plan: Lowering, operator: Operator, like: int) -> Step:
         counts={7: rows},
         rows=rows,
         work=workload.for_rows(1).operations,
-        threshold=WORTH_SHARING,
+        threshold=ROW_WORTH_SHARING if like == 1 else WORTH_SHARING,
     )
 
 
