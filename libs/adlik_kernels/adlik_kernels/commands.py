@@ -16,6 +16,7 @@ from adlik_kernels.errors import KernelError
 from adlik_kernels.plans.graph import Graph
 from adlik_kernels.plans.model import measure_model
 from adlik_kernels.plans.partition import split
+from adlik_kernels.plans.profile import profile_lines
 from adlik_kernels.plans.source import read_source
 from adlik_kernels.reports import Progress, choice_lines, record_lines, roofline_lines
 from adlik_kernels.schedules.db import Database, shipped, workload_of
@@ -179,8 +180,23 @@ def show_roofline(threads: int = 0) -> None:
     _print(roofline_lines())
 
 
+@said
+def profile_model(model: Path, threads: int = 0, tokens: int = 128, seconds: float = 2.0) -> None:
+    """Shows which parts of a model run in plans, why the rest does not, and each kernel's time.
+
+    Args:
+        model: The model.
+        threads: Threads that share a call; 0 for one a core.
+        tokens: Length of sequences, where the model leaves it open.
+        seconds: Seconds for each plan.
+    """
+    configuration.configure(threads=threads)
+    _print(profile_lines(model, configuration.threads(), tokens, seconds))
+
+
 KERNELS: dict[str, Callable[..., None]] = {
     "bench": bench_kernels,
+    "profile": profile_model,
     "list": list_records,
     "show": show_choice,
     "roofline": show_roofline,

@@ -134,3 +134,17 @@ def test_a_workload_cannot_be_faster_than_its_roofline_of_bytes():
     thin, thick = Dense(1, 4096, 4096), Dense(512, 512, 512)
     assert least_seconds(thick, host(), limits) == thick.operations / limits.operations["fp32"]
     assert least_seconds(thin, host(), limits) > thin.operations / limits.operations["fp32"]
+
+
+def test_a_profile_says_what_runs_where_and_what_each_kernel_costs(tmp_path, builder, capsys):
+    model = builder((6, 9, 8))
+    model.conv(6, 12, 3)
+    model.node("LRN", size=3)
+    model.conv(12, 5, 1)
+    KERNELS["profile"](model.save(tmp_path / "model.onnx"), threads=1, seconds=0.01)
+    said = capsys.readouterr().out
+    assert "67% of the nodes run in plans" in said
+    assert "part 1, onnxruntime: 1 LRN\n  LRN: a plan does not know LRN" in said
+    assert "9x8x12" in said
+    assert "Gop/s" in said
+    assert "3 kernels" in said

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.plans.graph import BATCH, TOKENS
+from adlik_kernels.plans.model import load_model
 from adlik_kernels.plans.plan import Plan
 from adlik_kernels.plans.steps import product
 
@@ -55,10 +58,40 @@ def profile(plan: Plan, batch: int = 1, tokens: int = 1, seconds: float = 1.0) -
                 best[number] = min(best[number], time.perf_counter() - start)
     costs, seen = [], set(plan.graph.inputs)
     for step, spent in zip(plan.steps(sizes), best, strict=True):
-        kernel = step.kernel.symbol.removeprefix("adlik_").rpartition("_")[0]
+        kernel = step.kernel.symbol.removeprefix("adlik_").rpartition("_")[0].partition("-")[0]
         made = next((name for name in step.values.values() if name and name not in seen), "")
         seen.update(step.values.values())
         value = plan.graph.values.get(made)
         work = product(step.rows, sizes) * step.work if kernel.startswith(_PRODUCTS) else 0
         costs.append(Cost(kernel, made, value.shape if value else (), spent, work))
     return costs
+
+
+def profile_lines(path: Path, threads: int, tokens: int, seconds: float) -> Iterator[str]:
+    """Yields what runs a model's parts and why, and what every kernel of its plans costs.
+
+    Args:
+        path: The model's file.
+        threads: Threads that share a call.
+        tokens: Length of sequences, where it is open.
+        seconds: How long to measure each plan.
+    """
+    model = load_model(path, threads=threads)
+    yield f"{model.share:.0%} of the nodes run in plans"
+    for number, (part, report) in enumerate(zip(model.found, model.parts, strict=True)):
+        kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(report.operators.items()))
+        yield f"part {number}, {report.engine}: {kinds}"
+        yield from (f"  {kind}: {why}" for kind, why in sorted(report.reasons.items()))
+        if part.graph is not None:
+            plan = Plan(part.graph, threads=threads)
+            yield from _cost_lines(profile(plan, plan.graph.batch or 1, tokens, seconds))
+
+
+def _cost_lines(costs: list[Cost]) -> Iterator[str]:
+    total = sum(cost.seconds for cost in costs)
+    for cost in costs:
+        shape = "x".join(str(size) for size in cost.shape)
+        speed = f"{cost.operations / cost.seconds / 1e9:7.0f} Gop/s" if cost.operations else ""
+        share = cost.seconds / total
+        yield f"  {cost.kernel:24} {shape:>16} {cost.seconds * 1e6:9.1f} us {share:6.1%} {speed}"
+    yield f"  {len(costs)} kernels, {total * 1e3:.3f} ms"
