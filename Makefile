@@ -48,6 +48,7 @@ bench-link: $(VENV)/ready ## the tensor link against gRPC and NATS
 	$(BIN)/python -m benchmarks.link $(ARGS)
 
 bench-kernels: $(VENV)/ready ## the kernel library against vendor libraries
+	-$(BIN)/pip install -q --no-deps opencv-python-headless==5.0.0.93  # a peer; needs nothing else
 	$(BIN)/python -m benchmarks.kernels $(ARGS)
 
 bench-tuning: $(VENV)/ready ## how soon search agents find fast schedules; ARGS="--tvm 300" beside TVM
