@@ -72,7 +72,8 @@ def split(source: Source, known: Mapping[int, str] | None = None) -> Split:
                 given = given_values(source, part.inputs)
                 graph = read_nodes(source, part.nodes, given, part.outputs)
             except UnsupportedGraph as error:
-                numbers = error.nodes or tuple(node.number for node in part.nodes)
+                numbers = [number for number in error.nodes if number not in refused]
+                numbers = numbers or [node.number for node in part.nodes]
                 refused.update(dict.fromkeys(numbers, error.message))
                 break
             if not any(operator.kind in HEAVY for operator in graph.operators):

@@ -164,7 +164,13 @@ class Reader:
         self.emit(replace(after, output=output), value or kept)
 
     def rename(self, output: str, source: str) -> None:
-        """Lets a node's output be another name of its input."""
+        """Lets a node's output be another name of its input.
+
+        Raises:
+            UnsupportedGraph: It is the very same name.
+        """
+        if output == source:
+            raise UnsupportedGraph(f"{output} is made of itself.")
         self.alias[output] = source
         self.uses[source] += self.uses[output] - 1
 
