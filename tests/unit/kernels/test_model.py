@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from adlik_kernels import InvalidOperand, load_model
+from adlik_kernels import InvalidOperand, UnsupportedGraph, load_model
 from onnx import helper
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -98,3 +98,11 @@ def test_a_value_may_leave_in_the_middle(path, builder):
     proto.graph.output.append(helper.make_tensor_value_info(middle, FLOAT, None))
     onnx.save(proto, path)
     check(path, {"x": model.rng.standard_normal((2, 3, 8, 8)).astype(np.float32)})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model", b"\x08\x07garbage"])
+def test_what_is_no_model_is_refused_in_words(path, content):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UnsupportedGraph, match=r"can't be read|no input"):
+        load_model(path)

@@ -48,12 +48,11 @@ def read_source(path: Path) -> Source:
         path: The file; its weights are inside or beside it.
 
     Raises:
-        UnsupportedGraph: It has no inputs or outputs, or they have no shape.
+        UnsupportedGraph: It is no ONNX model, or has no inputs or outputs.
     """
-    import onnx
     from onnx import numpy_helper
 
-    proto = onnx.load(path)
+    proto = _loaded(path)
     graph = proto.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     inputs = tuple(value.name for value in graph.input if value.name not in constants)
@@ -84,6 +83,15 @@ def read_source(path: Path) -> Source:
     batch = first[0] if first and isinstance(first[0], int) else 0
     outputs = tuple(value.name for value in graph.output)
     return Source(proto, nodes, constants, inputs, outputs, dims, types, batch, opset)
+
+
+def _loaded(path: Path) -> Any:
+    import onnx
+
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protobuf's and onnx's own have no common class
+        raise UnsupportedGraph(f"{path} can't be read as an ONNX model: {error}") from error
 
 
 def _inferred(proto: Any) -> list[Any]:
