@@ -96,12 +96,6 @@ def object_code(key: str, module: Callable[[], Any], target: Target) -> bytes:
     return code
 
 
-def is_built(name: str, facts: object, target: Target) -> bool:
-    """Returns whether code is in memory or in the cache, so that loading it compiles nothing."""
-    key = cache_key(name, facts, target)
-    return key in _loaded or (configured().cache / "objects" / f"{key}.o").exists()
-
-
 def cache_key(name: str, facts: object, target: Target) -> str:
     """Returns the name under which code is kept: it changes with anything that changes the code."""
     told = json.dumps(

@@ -16,7 +16,7 @@ from adlik_kernels.machine.target import Target
 from adlik_kernels.operators.ends import Constants, Quantization, float_constants, int8_constants
 from adlik_kernels.operators.layouts import picture_shape
 from adlik_kernels.operators.operands import address, aligned_empty, check, check_output
-from adlik_kernels.operators.packing import pack_groups, pack_weights
+from adlik_kernels.operators.packing import pack_groups
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.templates.conv import conv2d_module
@@ -251,16 +251,6 @@ def along_k(w: NDArray[Any], layout: str = "last") -> NDArray[Any]:
     block = BLOCK if layout == "blocked" else channels
     blocks = w.reshape(filters, channels // block, block, rows, columns)
     return np.ascontiguousarray(blocks.transpose(1, 3, 4, 2, 0).reshape(-1, filters))
-
-
-def pack_filters(w: NDArray[np.float32], width: int) -> NDArray[np.uint32]:
-    """Returns filters packed as the product they are: rows, then columns, then channels along k.
-
-    Args:
-        w: float32 [filters, channels, rows, columns].
-        width: Filters of one panel.
-    """
-    return pack_weights(along_k(w), width, "fp32")
 
 
 def padded_copy(x: NDArray[Any], padding: Sides, border: int = 0) -> NDArray[Any]:

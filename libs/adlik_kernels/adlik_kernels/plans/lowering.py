@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.conv import along_k, conv2d_kernel
 from adlik_kernels.operators.dense import FEW_ROWS, ROW_WORTH_SHARING, WORTH_SHARING, dense_kernel
@@ -118,13 +121,19 @@ def _dense(plan: Lowering, operator: Operator) -> Step:
     assert operator.w is not None
     if plan.grids[operator.inputs[0]].border:
         raise UnsupportedGraph("A plan cannot flatten a picture that a convolution pads.")
-    many, few, one = (_product(plan, operator, rows) for rows in (0, 4, 1))
+    packed: dict[int, NDArray[np.uint32]] = {}
+    many, few, one = (_product(plan, operator, rows, packed) for rows in (0, 4, 1))
     many.few.update({1: one, FEW_ROWS - 1: few})
     return many
 
 
-def _product(plan: Lowering, operator: Operator, like: int) -> Step:
-    """A product for any rows, with the schedule for so many; for one row code of its own."""
+def _product(
+    plan: Lowering, operator: Operator, like: int, packed: dict[int, NDArray[np.uint32]]
+) -> Step:
+    """A product for any rows, with the schedule for so many; for one row code of its own.
+
+    Weights that are packed already, by the width of a panel, are shared.
+    """
     assert operator.w is not None
     is_int8 = operator.w_scale is not None
     residual = residual_of(operator)
@@ -141,13 +150,15 @@ def _product(plan: Lowering, operator: Operator, like: int) -> Step:
         residual_dtype=residual_dtype(plan, operator),
     )
     schedule = choose(workload.for_rows(like), plan.target, plan.threads).schedule
-    packed = pack_weights(operator.w, schedule.vectors * plan.target.lanes, workload.dtype)
+    width = schedule.vectors * plan.target.lanes
+    if width not in packed:
+        packed[width] = pack_weights(operator.w, width, workload.dtype)
     kind = workload.for_rows(1) if like == 1 else workload
     rows = plan.rows(operator.output)
     return Step(
         kernel=dense_kernel(kind, schedule, plan.target),
         values={0: operator.inputs[0], 2: operator.output, 4: residual},
-        fixed={1: packed, **end_of(plan, operator, operator.w)},
+        fixed={1: packed[width], **end_of(plan, operator, operator.w)},
         counts={7: rows},
         rows=rows,
         work=workload.for_rows(1).operations,

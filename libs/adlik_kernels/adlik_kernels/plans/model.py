@@ -49,8 +49,8 @@ class Model:
     Attributes:
         inputs: Names of its inputs.
         outputs: Names of its outputs.
-        found: Its parts.
-        parts: What runs each of them, and why.
+        parts: What runs each of its parts, and why.
+        graphs: What the plan of each part computes; None for a part that ONNX Runtime runs.
         source: As given.
         share: Part of the nodes that run as plans, from 0 to 1.
     """
@@ -61,7 +61,7 @@ class Model:
         found, self._parts = _compiled(source, batches, threads)
         self.inputs, self.outputs = source.inputs, source.outputs
         self.share = share(found.parts)
-        self.found = found.parts
+        self.graphs = tuple(part.graph for part in found.parts)
         self.parts = tuple(_report(part, found.refused) for part in found.parts)
         self.source = source
         self._last_use = self._uses()

@@ -78,12 +78,12 @@ def profile_lines(path: Path, threads: int, tokens: int, seconds: float) -> Iter
     """
     model = load_model(path, threads=threads)
     yield f"{model.share:.0%} of the nodes run in plans"
-    for number, (part, report) in enumerate(zip(model.found, model.parts, strict=True)):
+    for number, (graph, report) in enumerate(zip(model.graphs, model.parts, strict=True)):
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(report.operators.items()))
         yield f"part {number}, {report.engine}: {kinds}"
         yield from (f"  {kind}: {why}" for kind, why in sorted(report.reasons.items()))
-        if part.graph is not None:
-            plan = Plan(part.graph, threads=threads)
+        if graph is not None:
+            plan = Plan(graph, threads=threads)
             yield from _cost_lines(profile(plan, plan.graph.batch or 1, tokens, seconds))
 
 

@@ -29,6 +29,7 @@ from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.conv import cut_k, even_tiles
 from adlik_kernels.schedules.schedule import NEXT, Schedule
 from adlik_kernels.templates.dense import BIAS, OUT, QUANTIZATION, RESIDUAL, ROWS, SCALE, W, X
+from adlik_kernels.templates.nest import each_panel, walk
 from adlik_kernels.workload import BLOCK, Conv2d
 
 
@@ -127,7 +128,7 @@ class _Nest:
             raise InvalidSchedule("Tiles of AMX neither continue a sum nor fetch other weights.")
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
-        self.chunk, self.chunks, block = self.e.function.args
+        block = self.e.function.args[2]
         places = (X, W, OUT, BIAS, RESIDUAL, SCALE, QUANTIZATION)
         self.pointers = {place: self.e.argument(block, place) for place in places}
         pictures = self.e.argument(block, ROWS, pointer=False)
@@ -137,48 +138,16 @@ class _Nest:
         e, schedule = self.e, self.schedule
         self.micro.begin(e)
         blocks = e.div(e.add(self.rows, schedule.row_tiles - 1), schedule.row_tiles)
-        if schedule.parallel == "blocks":
-            total = e.mul(blocks, self.panels)
-            first, last = self._share(total)
-            with e.loop(first, last) as index:
-                if schedule.order == "columns":
-                    self._panel(e.div(index, blocks), e.rem(index, blocks))
-                else:
-                    self._panel(e.rem(index, self.panels), e.div(index, self.panels))
-        else:
-            by_rows = schedule.parallel == "rows"
-            row_range = self._share(blocks) if by_rows else (e.word(0), blocks)
-            panel_range = (0, self.panels) if by_rows else self._share(e.word(self.panels))
-            if schedule.order == "columns":
-                with e.loop(*panel_range) as panel, e.loop(*row_range) as block:
-                    self._panel(panel, block)
-            else:
-                with e.loop(*row_range) as block, e.loop(*panel_range) as panel:
-                    self._panel(panel, block)
+        walk(e, schedule, blocks, self.panels, self._panel)
         self.micro.end(e)
         e.builder.ret_void()
 
-    def _share(self, total: Value) -> tuple[Value, Value]:
-        """The part of `total` pieces of work that belongs to this chunk."""
-        e = self.e
-        first = e.div(e.mul(total, self.chunk), self.chunks)
-        return first, e.div(e.mul(total, e.add(self.chunk, 1)), self.chunks)
-
     def _panel(self, panel: Value, block: Value) -> None:
         """One panel of filters by one block of rows; the last panel of a group may be narrower."""
-        tail = self.filters - (self.group_panels - 1) * self.width
-        if tail == self.width or self.group_panels == 1:
-            self._k_blocks(panel, block, tail)
-            return
-        number = self.e.rem(panel, self.group_panels)
-        with self.e.builder.if_else(self.e.less(number, self.group_panels - 1)) as (
-            then,
-            otherwise,
-        ):
-            with then:
-                self._k_blocks(panel, block, self.width)
-            with otherwise:
-                self._k_blocks(panel, block, tail)
+        panels = self.group_panels
+        widths = (self.width, self.filters - (panels - 1) * self.width)
+        number = self.e.rem(panel, panels) if widths[0] != widths[1] and panels > 1 else panel
+        each_panel(self.e, number, panels, widths, lambda n: self._k_blocks(panel, block, n))
 
     def _k_blocks(self, panel: Value, block: Value, filters: int) -> None:
         e, count = self.e, math.prod(turns for turns, _ in self.outer)

@@ -26,6 +26,7 @@ from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.schedules.space import Space
+from adlik_kernels.templates.nest import each_panel, walk
 from adlik_kernels.workload import Dense
 
 X, W, OUT, BIAS, RESIDUAL, SCALE, QUANTIZATION, ROWS = range(8)
@@ -86,7 +87,7 @@ class _Nest:
         self.micro = micro_kernels(workload, largest, self.words, target)
         self.tiles: dict[str, Any] = {}
         self.e = Emitter(kernel_function(module, "kernel"))
-        self.chunk, self.chunks, block = self.e.function.args
+        block = self.e.function.args[2]
         places = (X, W, OUT, BIAS, RESIDUAL, SCALE, QUANTIZATION)
         self.pointers = {place: self.e.argument(block, place) for place in places}
         count = self.e.argument(block, ROWS, pointer=False)
@@ -97,43 +98,14 @@ class _Nest:
         self.micro.begin(e)
         covered = schedule.rows * schedule.row_tiles
         blocks = e.div(e.add(self.rows, covered - 1), covered)
-        if schedule.parallel == "blocks":
-            first, last = self._share(e.mul(blocks, self.panels))
-            with e.loop(first, last) as index:
-                if schedule.order == "columns":
-                    self._panel(e.div(index, blocks), e.rem(index, blocks))
-                else:
-                    self._panel(e.rem(index, self.panels), e.div(index, self.panels))
-        else:
-            by_rows = schedule.parallel == "rows"
-            row_range = self._share(blocks) if by_rows else (e.word(0), blocks)
-            column_range = (0, self.panels) if by_rows else self._share(e.word(self.panels))
-            if schedule.order == "columns":
-                with e.loop(*column_range) as panel, e.loop(*row_range) as block:
-                    self._panel(panel, block)
-            else:
-                with e.loop(*row_range) as block, e.loop(*column_range) as panel:
-                    self._panel(panel, block)
+        walk(e, schedule, blocks, self.panels, self._panel)
         self.micro.end(e)
         e.builder.ret_void()
 
-    def _share(self, total: Value) -> tuple[Value, Value]:
-        """The part of `total` pieces of work that belongs to this chunk."""
-        e = self.e
-        first = e.div(e.mul(total, self.chunk), self.chunks)
-        return first, e.div(e.mul(total, e.add(self.chunk, 1)), self.chunks)
-
     def _panel(self, panel: Value, block: Value) -> None:
         """One panel of columns by one block of rows; the last panel may be narrower."""
-        tail = self.workload.columns - (self.panels - 1) * self.width
-        if tail == self.width or self.panels == 1:
-            self._k_blocks(panel, block, tail)
-            return
-        with self.e.builder.if_else(self.e.less(panel, self.panels - 1)) as (then, otherwise):
-            with then:
-                self._k_blocks(panel, block, self.width)
-            with otherwise:
-                self._k_blocks(panel, block, tail)
+        widths = (self.width, self.workload.columns - (self.panels - 1) * self.width)
+        each_panel(self.e, panel, self.panels, widths, lambda n: self._k_blocks(panel, block, n))
 
     def _k_blocks(self, panel: Value, block: Value, columns: int) -> None:
         parts = -(-self.words // self.k_block)
