@@ -33,7 +33,8 @@ class _Trip:
         deadline: Event loop time at which the caller stops waiting.
         traceparent: Trace context that the replica continues.
         excluded: Replicas that are not asked again until the table changes.
-        lost: Replicas whose connection ended while they had the request.
+        lost: Replicas whose connection ended while they had the request. One that is dead but
+            still in the table is asked again when the table changes, and counts once.
         problem: Why the latest replica refused; None where it was lost.
         give_up: Event loop time until which it waits for a replica; 0: it never had to.
     """
@@ -41,7 +42,7 @@ class _Trip:
     deadline: float
     traceparent: str
     excluded: set[ServingReplica] = field(default_factory=set)
-    lost: int = 0
+    lost: set[ServingReplica] = field(default_factory=set)
     problem: AdlikError | None = None
     give_up: float = 0.0
 
@@ -121,13 +122,13 @@ class Router:
     ) -> None:
         """Takes a lost connection into account; raises where the trip ends with it."""
         trip.problem = None
-        if doubtful:  # it was dead before, so this request did not kill it
+        if doubtful or replica in trip.lost:  # dead before, so this asking did not kill it
             trip.excluded.add(replica)
             return
-        trip.lost += 1
-        if trip.lost >= self._attempts:
+        trip.lost.add(replica)
+        if len(trip.lost) >= self._attempts:
             raise Unavailable(
-                f"{trip.lost} replicas went away while they had this request.",
+                f"{len(trip.lost)} replicas went away while they had this request.",
                 cure="Look at the serving replicas' logs: the request itself may be the cause.",
             ) from error
 

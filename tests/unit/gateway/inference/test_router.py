@@ -113,6 +113,21 @@ async def test_a_request_waits_for_the_replica_that_takes_over(table, replicas, 
     assert bytes((await asked).body) == b"body"
 
 
+async def test_a_dead_replica_counts_once_however_often_it_is_asked(table, replicas, replica):
+    plane = assemble(table, gateway_settings(replica_wait_seconds=5, infer_attempts=2))
+    await replica.server.stop(0)  # dead, but its entry lives on
+    asked = asyncio.create_task(plane.router.infer(call()))
+    for _ in range(4):
+        await asyncio.sleep(0.05)
+        dead = table.pick("m")
+        table.done(dead)
+        dead.doubtful_until = 0.0  # as if the doubt were over by then
+        table.apply_release("other", release("other"))  # any change: the trip looks again
+    second = await replicas("b")
+    table.apply("serving.b", second.entry(loaded("m")))
+    assert bytes((await asked).body) == b"body"
+
+
 async def test_waiting_for_a_replica_is_bounded(plane, table):
     table.apply_release("m", release("m"))
     with pytest.raises(Unavailable, match="Start a serving replica"):
