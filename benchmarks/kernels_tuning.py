@@ -126,7 +126,8 @@ def beside_tvm(key: str, threads: int, seconds: float, others: Transfer) -> None
     sizes = [workload.rows, workload.columns, workload.depth]
     command = [str(TVM), "-m", "benchmarks.tvm_peer", *map(str, sizes)]
     command += ["--threads", str(threads), "--seconds", str(seconds), "--cpu", target().cpu]
-    subprocess.run(command, check=False)
+    told = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE)
+    print((told.stdout.splitlines() or [f"{key} tvm: ended with {told.returncode}"])[-1])
 
 
 def main() -> None:
