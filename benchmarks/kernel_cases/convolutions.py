@@ -87,7 +87,7 @@ def openvino_conv(x, w, stride, padding, threads: int) -> dict[str, Callable[[],
     return {"openvino, with reorder": lambda _keep=rows: request.infer()}
 
 
-def conv_int8_cases(_threads: int) -> Iterator[Case]:
+def conv_int8_cases(threads: int) -> Iterator[Case]:
     import numpy as np
     from adlik_kernels import Quantization, prepare_conv2d_int8
 
@@ -108,6 +108,7 @@ def conv_int8_cases(_threads: int) -> Iterator[Case]:
             **blocked_conv(x, w, sides, (levels, bias, "relu")),
             **without_amx(prepare, x, out),
             **torch_conv_int8(x, w, levels, bias, (steps, border)),
+            **openvino_node_int8(x, w, levels, bias, (steps, border), threads),
         }
         name = f"{size},{channels},{filters},{window}/{stride}"
         yield Case(name, float(layer.workload.operations), "int8", calls)
@@ -127,3 +128,44 @@ def torch_conv_int8(x, w, quantization, bias, sides) -> dict[str, Callable[[], o
     left = (0.02, 0, packed, scale, zeros, shift, *shape)
     right = (quantization.out_scale, 0, torch.uint8, "relu", [], "")
     return {"onednn": lambda: ops.qconv_pointwise(planes, *left, *right)}
+
+
+def openvino_node_int8(x, w, levels, bias, sides, threads: int) -> dict[str, Callable[[], object]]:
+    """OpenVINO's own account of its node: no reordering, no dispatch, levels in and levels out."""
+    try:
+        import openvino as ov
+        from openvino import opset13 as op
+    except ImportError:
+        return {}
+    import numpy as np
+
+    def on_levels(node, scale: float):
+        ends = [np.float32(0), np.float32(255 * scale)] * 2
+        return op.fake_quantize(node, *(op.constant(end) for end in ends), 256)
+
+    def weights(values, scale):
+        return op.multiply(op.convert(op.constant(values), np.float32), op.constant(scale))
+
+    rows = np.ascontiguousarray(x.transpose(0, 3, 1, 2).astype(np.float32) * levels.x_scale)
+    given = op.parameter(list(rows.shape), np.float32)
+    (steps, border), columns = sides, (-1, 1, 1, 1)
+    scaled = weights(w, levels.w_scale.reshape(columns))
+    shape = (list(steps), list(border), list(border), [1, 1])
+    layer = op.convolution(on_levels(given, levels.x_scale), scaled, *shape)
+    layer.friendly_name = name = "layer"
+    shifted = op.relu(op.add(layer, op.constant(bias.reshape(1, -1, 1, 1))))
+    # A second layer reads levels, so the first has to write them.
+    after = weights(np.ones((16, w.shape[0], 1, 1), np.int8), np.ones((16, 1, 1, 1), np.float32))
+    plain = ([1, 1], [0, 0], [0, 0], [1, 1])
+    model = ov.Model([op.convolution(on_levels(shifted, levels.out_scale), after, *plain)], [given])
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    request = ov.Core().compile_model(model, "CPU", {**hints, "PERF_COUNT": True})
+    request = request.create_infer_request()
+    request.set_input_tensor(ov.Tensor(rows, shared_memory=True))
+
+    def own_seconds(_keep=rows) -> float:
+        request.infer()
+        spent = {node.node_name: node for node in request.get_profiling_info()}[name]
+        return spent.real_time.total_seconds()
+
+    return {"openvino, node": own_seconds}
