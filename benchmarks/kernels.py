@@ -33,7 +33,7 @@ from benchmarks.kernel_cases.models import model_cases, model_int8_cases
 from benchmarks.kernel_cases.plots import ratios
 from benchmarks.kernel_cases.products import bf16_cases, dense_cases, int8_cases
 from benchmarks.kernel_cases.rows import attention_cases, embedding_cases, row_cases
-from benchmarks.kernel_cases.timing import Case, measure
+from benchmarks.kernel_cases.timing import REST, Case, measure
 from benchmarks.kernel_cases.transposed import transposed_cases
 from benchmarks.kernel_cases.winograd import winograd_cases
 
@@ -79,7 +79,7 @@ def run_group(group: str, threads: int, seconds: float) -> list[dict[str, object
     limits = roofline(threads)
     rows = []
     for case in GROUPS[group](threads):
-        measure(case, seconds)
+        measure(case, seconds, REST if threads > 1 else 0.0)
         peak = limits.operations.get(case.peak, math.nan)
         rows.append({**asdict_plain(case), "peak": peak})
         print(line(case, peak), flush=True)

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 TURN = 0.012
 """Seconds of one turn."""
 
+REST = 0.035
+"""Seconds before a turn of several threads: idle ones of ONNX Runtime spin for 32 ms."""
+
 
 @dataclass
 class Case:
@@ -27,13 +30,14 @@ class Case:
     median: dict[str, float] = field(default_factory=dict)
 
 
-def measure(case: Case, seconds: float) -> None:
+def measure(case: Case, seconds: float, rest: float = 0.0) -> None:
     for call in case.calls.values():
         call()
     turns = {name: [] for name in case.calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for name, call in case.calls.items():
+            time.sleep(rest)
             turns[name].append(turn(call))
     case.best = {name: min(found) for name, found in turns.items()}
     case.median = {name: statistics.median(found) for name, found in turns.items()}

@@ -23,7 +23,9 @@ PICTURES = (
 """ResNet-50's layers: height and width, channels, filters, window, stride."""
 
 
-def _convolution(size: int, channels: int, filters: int, window: int, stride: int) -> Conv2d:
+def _convolution(
+    size: int, channels: int, filters: int, window: int, stride: int, dtype: str = "fp32"
+) -> Conv2d:
     return Conv2d(
         height=size,
         width=size,
@@ -32,12 +34,14 @@ def _convolution(size: int, channels: int, filters: int, window: int, stride: in
         kernel=(window, window),
         stride=(stride, stride),
         padding=(window // 2, window // 2),
+        dtype=dtype,
     )
 
 
 GROUPS: dict[str, tuple[Workload, ...]] = {
     "dense": tuple(Dense(*sizes) for sizes in PRODUCTS),
     "conv": tuple(_convolution(*sizes) for sizes in PICTURES),
+    "conv-int8": tuple(_convolution(*sizes, dtype="int8") for sizes in PICTURES[1:]),
     "int8": tuple(Dense(*sizes, dtype="int8") for sizes in PRODUCTS),
     "bf16": tuple(Dense(*sizes, dtype="bf16") for sizes in PRODUCTS),
 }
