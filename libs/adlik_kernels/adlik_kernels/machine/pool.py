@@ -2,8 +2,10 @@
 
 Workers are Python threads that spend their lives in one native function, without the interpreter's
 lock. They spin for some microseconds after a job, then sleep on a futex. A job is a kernel, its
-arguments and a number of chunks; whoever is awake takes the next chunk. The caller takes part, and
-waits only for chunks that a worker has begun: a worker that the system has put aside costs nothing.
+arguments and a number of chunks. Each thread has its own share of them, the same ones in every call,
+so that what its core's caches hold of weights and results stays of use; whoever is done takes from
+the others. The caller takes part, and waits only for chunks that a worker has begun: a worker that
+the system has put aside costs nothing.
 When two callers meet, the second computes its job alone, so results never depend on the number of
 threads.
 
@@ -31,13 +33,15 @@ from adlik_kernels.machine.target import host
 
 # Offsets into the state of a pool, in bytes; each word that several threads write has cache lines
 # of its own.
-GENERATION, GATE, NEXT, KERNEL, CHUNKS, ARGUMENTS, BUSY, SLEEPERS, STOP = (
+GENERATION, GATE, TEAM, KERNEL, CHUNKS, ARGUMENTS, BUSY, SLEEPERS, STOP = (
     *(0, 128, 256),
     *(384, 392, 400),
     *(512, 640, 768),
 )
-AVOIDED, PLACED, THREADS, ALLOWED, MASK = 896, 1024, 1032, 2048, 2176
-_STATE_BYTES = 2304
+AVOIDED, PLACED, THREADS, ALLOWED, MASK, SHARES = 896, 1024, 1032, 2048, 2176, 2304
+_SHARE_BYTES = 128
+"""Of each thread: the next chunk of its share, and behind it the end of the share."""
+
 _CPU_WORDS, _MOST_PLACED = 16, 100
 """Words of a set of cores, and workers whose cores are chosen."""
 
@@ -76,17 +80,20 @@ class Pool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads if _supported() else 1
-        self._state = _aligned_words(_STATE_BYTES // 8)
+        self._state = _aligned_words((SHARES + self.threads * _SHARE_BYTES) // 8)
+        self._state[TEAM // 8] = self.threads
         self._address = int(self._state.ctypes.data)
         code = load("pool", "pool", pool_module, host(), ("run", "plan", "work", "stop")).addresses
         words = ctypes.c_int64
         self._run = ctypes.CFUNCTYPE(None, words, words, ctypes.c_char_p, words)(code["run"])
         self._plan = ctypes.CFUNCTYPE(None, words, words, words)(code["plan"])
         self._stop = ctypes.CFUNCTYPE(None, words)(code["stop"])
-        work = ctypes.CFUNCTYPE(None, words)(code["work"])
+        work = ctypes.CFUNCTYPE(None, words, words)(code["work"])
         self._workers = [
-            threading.Thread(target=work, args=(self._address,), name=f"kernels-{n}", daemon=True)
-            for n in range(1, self.threads)
+            threading.Thread(
+                target=work, args=(self._address, number), name=f"kernels-{number}", daemon=True
+            )
+            for number in range(1, self.threads)
         ]
         for worker in self._workers:
             worker.start()
@@ -197,7 +204,7 @@ def pool_module() -> Any:
     _write_run(Emitter(run))
     plan = ir.Function(module, ir.FunctionType(VOID, [I64, POINTER, I64]), "plan")
     _write_plan(Emitter(plan), run)
-    work = ir.Function(module, ir.FunctionType(VOID, [I64]), "work")
+    work = ir.Function(module, ir.FunctionType(VOID, [I64, I64]), "work")
     _write_work(Emitter(work))
     stop = ir.Function(module, ir.FunctionType(VOID, [I64]), "stop")
     _write_stop(Emitter(stop))
@@ -219,12 +226,18 @@ def _write_run(e: Emitter) -> None:
             e.store(kernel, e.at(state, KERNEL), 8)
             e.store(chunks, e.at(state, CHUNKS), 8)
             e.store(arguments, e.at(state, ARGUMENTS), 8)
-            _set(e, state, NEXT, 0)
+            team = e.load(e.at(state, TEAM), I64, 8)
+            first = e.variable(I64, e.word(0))
+            with e.loop(0, team) as number:
+                share, end = _share(e, state, number), e.div(e.mul(chunks, e.add(number, 1)), team)
+                e.store(b.load(first), share, 8)  # the gate publishes it
+                e.store(end, e.at(share, 8), 8)
+                b.store(end, first)
             _set(e, state, GATE, _OPEN)
             b.atomic_rmw("add", e.at(state, GENERATION), e.word(1), "seq_cst")
             with e.when(e.less(0, _get(e, state, SLEEPERS))):
                 _futex(e, state, _FUTEX_WAKE_PRIVATE, e.sub(chunks, 1))
-            _take_chunks(e, state, kernel, chunks, arguments)
+            _take_chunks(e, state, e.word(0), kernel, chunks, arguments)
             b.atomic_rmw("and", e.at(state, GATE), e.word(~_OPEN), "acq_rel")
             _await_empty_gate(e, state)
             _set(e, state, BUSY, 0)
@@ -270,7 +283,8 @@ def _write_plan(e: Emitter, run: Any) -> None:
 
 def _write_work(e: Emitter) -> None:
     """Sleep until the generation moves, enter the gate if it is open, take chunks, leave."""
-    b, state = e.builder, e.builder.inttoptr(e.function.args[0], POINTER)
+    b, number = e.builder, e.function.args[1]
+    state = b.inttoptr(e.function.args[0], POINTER)
     seen = e.variable(I64, _get(e, state, GENERATION))
     again = e.function.append_basic_block("again")
     b.branch(again)
@@ -295,7 +309,8 @@ def _write_work(e: Emitter) -> None:
     b.cbranch(b.extract_value(entered, 1), inside, enter)
     b.position_at_end(inside)
     kernel, chunks = (e.load(e.at(state, offset), I64, 8) for offset in (KERNEL, CHUNKS))
-    _take_chunks(e, state, kernel, chunks, e.load(e.at(state, ARGUMENTS), POINTER, 8))
+    arguments = e.load(e.at(state, ARGUMENTS), POINTER, 8)
+    _take_chunks(e, state, number, kernel, chunks, arguments)
     b.atomic_rmw("sub", e.at(state, GATE), e.word(1), "acq_rel")
     b.branch(again)
 
@@ -308,17 +323,34 @@ def _write_stop(e: Emitter) -> None:
     e.builder.ret_void()
 
 
-def _take_chunks(e: Emitter, state: Value, kernel: Value, chunks: Value, arguments: Value) -> None:
-    b = e.builder
-    head, body, done = (e.function.append_basic_block(n) for n in ("take", "chunk", "taken"))
-    b.branch(head)
-    b.position_at_end(head)
-    chunk = b.atomic_rmw("add", e.at(state, NEXT), e.word(1), "acq_rel")
-    b.cbranch(e.less(chunk, chunks), body, done)
-    b.position_at_end(body)
-    _call(e, kernel, chunk, chunks, arguments)
-    b.branch(head)
-    b.position_at_end(done)
+def _take_chunks(
+    e: Emitter, state: Value, number: Value, kernel: Value, chunks: Value, arguments: Value
+) -> None:
+    """Calls the kernel for what is left of a thread's own share, then of the others'."""
+    b, team = e.builder, e.load(e.at(state, TEAM), I64, 8)
+    with e.loop(0, team) as turn:
+        whose = e.add(number, turn)
+        whose = b.select(e.less(whose, team), whose, e.sub(whose, team))
+        share = _share(e, state, whose)
+        end = e.load(e.at(share, 8), I64, 8)
+        head, more, body, done = (
+            e.function.append_basic_block(name) for name in ("take", "more", "chunk", "taken")
+        )
+        b.branch(head)
+        b.position_at_end(head)
+        left = e.less(b.load_atomic(share, "acquire", 8, typ=I64), end)
+        b.cbranch(left, more, done)
+        b.position_at_end(more)
+        chunk = b.atomic_rmw("add", share, e.word(1), "acq_rel")
+        b.cbranch(e.less(chunk, end), body, done)
+        b.position_at_end(body)
+        _call(e, kernel, chunk, chunks, arguments)
+        b.branch(head)
+        b.position_at_end(done)
+
+
+def _share(e: Emitter, state: Value, number: Value) -> Value:
+    return e.at(state, e.add(e.mul(number, _SHARE_BYTES), SHARES))
 
 
 def _spin(e: Emitter, state: Value, seen: Value) -> Value:
