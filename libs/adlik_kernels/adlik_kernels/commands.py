@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import sys
 import time
@@ -70,7 +71,7 @@ def tune_model(
         model: The model.
         budget: Time at most, such as "90s", "10m" or "1h".
         threads: Threads that share a call; 0 for one a core.
-        batch: Rows of a call, for products.
+        batch: Batch of a call, for products of models that have no batch of their own.
         trials: Schedules at most for each operator, those of earlier runs among them.
         again: Measure what earlier runs measured, too.
     """
@@ -209,7 +210,7 @@ def model_operations(model: Path, batch: int = 1) -> dict[Workload, float]:
 
     Args:
         model: The model; parts that no plan computes count for nothing.
-        batch: Rows of a call, for products.
+        batch: Batch of a call, for products of models that have no batch of their own.
 
     Raises:
         UnsupportedGraph: The model has no input or output.
@@ -226,14 +227,16 @@ def operators_of(graph: Graph, batch: int) -> dict[Workload, int]:
 
     Args:
         graph: The model.
-        batch: Rows of a call, for products.
+        batch: Batch of a call, for products of models that have no batch of their own.
     """
     found: Counter[Workload] = Counter()
     for operator in graph.operators:
         dtype = "fp32" if operator.w_scale is None else "int8"
         if operator.kind == "dense" and operator.w is not None:
             depth, columns = operator.w.shape
-            found[Dense(batch, columns, depth, dtype)] += 1
+            sizes = graph.values[operator.output].shape[:-1]
+            rows = math.prod(size for size in sizes if isinstance(size, int))
+            found[Dense(rows * (graph.batch or batch), columns, depth, dtype)] += 1
         elif operator.kind == "conv" and operator.w is not None:
             height, width, channels = (int(size) for size in graph.values[operator.inputs[0]].shape)
             workload = Conv2d(

@@ -38,6 +38,10 @@ class Fused(Protocol):
         """Element type of that array."""
 
     @property
+    def rounded(self) -> bool:
+        """Whether sums are rounded to levels of their own before that array is added."""
+
+    @property
     def activation(self) -> str:
         """Name of the activation, or ""."""
 
@@ -56,6 +60,7 @@ class Dense:
         residual: Whether an array shaped like the result is added before the activation.
         activation: One of `ACTIVATION_NAMES`, or "".
         residual_dtype: "float32", or "uint8" for an int8 product with a quantized residual.
+        rounded: Whether sums are rounded to levels of their own before the residual is added.
     """
 
     rows: int
@@ -67,6 +72,7 @@ class Dense:
     residual: bool = False
     activation: str = ""
     residual_dtype: str = "float32"
+    rounded: bool = False
 
     def __post_init__(self) -> None:
         if self.rows < 0 or self.columns < 1 or self.depth < 1:
@@ -117,6 +123,8 @@ def check_ends(workload: Fused) -> None:
             f"A {workload.dtype} product cannot add {workload.residual_dtype} numbers.",
             cure=f"Use one of {OUTPUTS[workload.dtype]}.",
         )
+    if workload.rounded and not (workload.dtype == "int8" and workload.residual):
+        raise InvalidOperand("Only the sums of int8 products are rounded before a residual.")
 
 
 LONG_ROW = 28
@@ -163,6 +171,7 @@ class Conv2d:
         residual: Whether an array like the result is added.
         activation: One of `ACTIVATION_NAMES`, or "".
         residual_dtype: "float32", or "uint8" for an int8 convolution with a quantized residual.
+        rounded: Whether sums are rounded to levels of their own before the residual is added.
         dilation: Pixels from one row and column of the window to the next.
         groups: Groups of channels; filters see the channels of their group alone.
         in_layout: "last" for [batch, height, width, channels], or "blocked" for
@@ -186,6 +195,7 @@ class Conv2d:
     residual: bool = False
     activation: str = ""
     residual_dtype: str = "float32"
+    rounded: bool = False
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     in_layout: str = "last"

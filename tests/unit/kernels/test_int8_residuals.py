@@ -119,3 +119,29 @@ def test_residuals_of_the_wrong_type_are_refused():
         wrong = Quantization(1.0, 0, 1.0, 1.0, residual_scale=scale, residual_zero=zero)
         with pytest.raises(InvalidOperand):
             prepare_dense_int8(w, wrong, residual=True)
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+@pytest.mark.parametrize("activation", ["", "relu", "gelu"])
+@pytest.mark.parametrize("output", [(0.03, 40), (0.0, 0)])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_sums_are_rounded_before_the_residual(level, activation, output, quantized):
+    rng = np.random.default_rng(4)
+    x, w, bias, residual, real = dense_case(rng, 19, 53, 31)
+    added = (0.04, 130) if quantized else (0.0, 0)
+    if not quantized:
+        residual = rng.standard_normal(real.shape).astype(np.float32)
+    levels = Quantization(0.01, 9, 0.02, *output, *added, sum_scale=0.05, sum_zero=117)
+    layer = prepare_dense_int8(w, levels, bias, activation or None, residual=True)
+    step = np.float64(np.float32(0.05))
+    real = step * (np.clip(np.rint(real / step) + 117, 0, 255) - 117)
+    other = np.float32(0.04) * (residual.astype(float) - 130) if quantized else residual
+    want = activate(activation, real + other)
+    got = layer(x, residual=residual)
+    if output[0]:
+        want = np.float32(0.03) * (np.clip(np.rint(want / np.float32(0.03)) + 40, 0, 255) - 40)
+        got = np.float32(0.03) * (got.astype(float) - 40)
+    # Where a sum lies between two levels, single precision may choose the other one.
+    far = np.abs(got - want) > 1e-4
+    assert far.sum() <= 0.01 * far.size
+    assert np.abs(got - want).max() < 0.05 + 0.031

@@ -134,20 +134,26 @@ def test_an_exported_plan_asks_for_tiles_and_refuses_without(
         np.testing.assert_array_equal(out, plan(x))
 
 
-def test_two_branches_of_levels_are_added(path, builder):
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_branches_of_levels_are_added(path, builder, shared):
+    """The last convolution adds the other one, unless somebody else reads what it makes."""
     model = builder((16, 7, 9))
     q = Quantized(model)
     x = q.levels("x", 0.03, 128)
     left = q.levels(q.conv(x, 16, 16), 0.02, 100)
     right = q.levels(q.conv(x, 16, 16, 3), 0.03, 130)
-    model.node("Add", left, right)
-    model.node("Relu")
-    total = q.levels(model.last, 0.025, 9)
-    q.conv(total, 16, 8, 3, 2)
+    total = model.node("Relu", model.node("Add", left, right))
+    if shared:
+        for side in (left, right):
+            total = model.node("Add", total, q.conv(side, 16, 16))
+    q.conv(q.levels(total, 0.025, 9), 16, 8, 3, 2)
     plan = check(path, model, 0.03)
     kinds = [operator.kind for operator in plan.graph.operators]
-    assert kinds == ["quantize", "conv", "conv", "sum", "conv"]
-    assert plan.graph.operators[3].activation == "relu"
+    rounded = [operator for operator in plan.graph.operators if operator.rounded]
+    assert kinds.count("sum") == (1 if shared else 0)
+    if not shared:
+        assert kinds == ["quantize", "conv", "conv", "conv"]
+        assert [(one.activation, len(one.inputs)) for one in rounded] == [("relu", 2)]
 
 
 def test_depthwise_convolutions_of_levels(path, builder):

@@ -11,10 +11,30 @@ from typing import Any
 
 from llvmlite import ir
 
-from adlik_kernels.codegen.emit import F32, I1, I8, I32, VOID, Emitter, Value, splat, vector
+from adlik_kernels.codegen.emit import (
+    F32,
+    I1,
+    I8,
+    I32,
+    VOID,
+    Emitter,
+    Value,
+    splat,
+    splat_constant,
+    vector,
+)
 from adlik_kernels.codegen.ending import activated
 from adlik_kernels.codegen.isa import Dot, multiply_add
-from adlik_kernels.codegen.levels import CLIPPED, GROUP, RESIDUAL_SCALE, Levels, packed, put_bytes
+from adlik_kernels.codegen.levels import (
+    AFTER,
+    CLIPPED,
+    GROUP,
+    RESIDUAL_SCALE,
+    SUM_SCALE,
+    Levels,
+    packed,
+    put_bytes,
+)
 from adlik_kernels.codegen.tile import Tile, arguments_of
 from adlik_kernels.workload import BLOCK, Fused
 
@@ -60,6 +80,8 @@ class TileEnd:
             self._constants(column)
         if self.workload.residual and self.workload.residual_dtype == "uint8":
             self._residual_scale()
+        if self.workload.rounded:
+            self._behind_rounding()
 
     def write(self, total: Callable[[int, int], Value]) -> None:
         """Ends the sums, if the tile ends them, and writes them to the result.
@@ -106,6 +128,8 @@ class TileEnd:
             total = multiply_add(e, total, *constants, fused=self.fused)
         elif workload.bias:
             total = b.fadd(total, constants[0])
+        if workload.rounded:
+            total = self._rounded(total)
         if workload.residual:
             total = self._added(total, row, column)
         if workload.activation and not self._linear:
@@ -113,6 +137,23 @@ class TileEnd:
         if self.levels is None or self._linear:
             return total
         return multiply_add(e, total, self.levels.inverse, self.levels.zero, fused=self.fused)
+
+    def _rounded(self, total: Value) -> Value:
+        """The nearest of a sum's own levels, as a real number or as a level of the result."""
+        limits = (splat_constant(F32, self.lanes, number) for number in (0.0, 0.0, 0.0, 255.0))
+        level = self.e.builder.sitofp(Levels(*limits).nearest(self.e, total), total.type)
+        return multiply_add(self.e, level, *self._behind_rounding(), fused=self.fused)
+
+    def _behind_rounding(self) -> tuple[Value, ...]:
+        """What the levels of rounded sums are multiplied with, and what is added."""
+        if "rounded" not in self.kept:
+            scale, after = (self._quantization(place) for place in (SUM_SCALE, AFTER))
+            if self._linear:
+                levels, b = self._read_levels(), self.e.builder
+                scale = b.fmul(scale, levels.inverse)
+                after = multiply_add(self.e, after, levels.inverse, levels.zero, fused=self.fused)
+            self.kept["rounded"] = (scale, after)
+        return self.kept["rounded"]
 
     def _added(self, total: Value, row: int, column: int) -> Value:
         """The sum with the residual, in real numbers or, if all is linear, in levels."""
@@ -158,7 +199,7 @@ class TileEnd:
             places = (self.e.at(self.arguments[name], offset) for name in names)
             kind = vector(F32, self.lanes)
             found = tuple(self.e.load(place, kind, align=4) for place in places)
-            if self.levels is not None and self._linear:
+            if self.levels is not None and self._linear and not self.workload.rounded:
                 inverse, zero = self.levels.inverse, self.levels.zero
                 bias = multiply_add(self.e, found[1], inverse, zero, fused=self.fused)
                 found = (self.e.builder.fmul(found[0], inverse), bias)

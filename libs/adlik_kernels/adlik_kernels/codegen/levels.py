@@ -11,7 +11,7 @@ from llvmlite import ir
 from adlik_kernels.codegen.emit import F32, I8, I16, I32, Emitter, Value, splat_constant, vector
 from adlik_kernels.codegen.isa import multiply_add
 
-INVERSE, ZERO, RESIDUAL_SCALE = range(3)
+INVERSE, ZERO, RESIDUAL_SCALE, SUM_SCALE, AFTER = range(5)
 """Places of the numbers of a requantization; `operators.ends` tells what they are."""
 
 CLIPPED = ("", "relu", "relu6")

@@ -2,10 +2,10 @@
 
 Workers are Python threads that spend their lives in one native function, without the interpreter's
 lock. They spin for some microseconds after a job, then sleep on a futex. A job is a kernel, its
-arguments and a number of chunks. Each thread has its own share of them, the same ones in every call,
-so that what its core's caches hold of weights and results stays of use; whoever is done takes from
-the others. The caller takes part, and waits only for chunks that a worker has begun: a worker that
-the system has put aside costs nothing.
+arguments and a number of chunks. Each thread has a share of them, the same one in every call, so
+that what its core's caches hold of weights and results stays of use; whoever is done takes from the
+others. The caller takes part, and waits only for chunks that a worker has begun: a worker that the
+system has put aside costs nothing.
 When two callers meet, the second computes its job alone, so results never depend on the number of
 threads.
 
@@ -237,7 +237,7 @@ def _write_run(e: Emitter) -> None:
             b.atomic_rmw("add", e.at(state, GENERATION), e.word(1), "seq_cst")
             with e.when(e.less(0, _get(e, state, SLEEPERS))):
                 _futex(e, state, _FUTEX_WAKE_PRIVATE, e.sub(chunks, 1))
-            _take_chunks(e, state, e.word(0), kernel, chunks, arguments)
+            _take_chunks(e, state, e.word(0), (kernel, chunks, arguments))
             b.atomic_rmw("and", e.at(state, GATE), e.word(~_OPEN), "acq_rel")
             _await_empty_gate(e, state)
             _set(e, state, BUSY, 0)
@@ -310,7 +310,7 @@ def _write_work(e: Emitter) -> None:
     b.position_at_end(inside)
     kernel, chunks = (e.load(e.at(state, offset), I64, 8) for offset in (KERNEL, CHUNKS))
     arguments = e.load(e.at(state, ARGUMENTS), POINTER, 8)
-    _take_chunks(e, state, number, kernel, chunks, arguments)
+    _take_chunks(e, state, number, (kernel, chunks, arguments))
     b.atomic_rmw("sub", e.at(state, GATE), e.word(1), "acq_rel")
     b.branch(again)
 
@@ -323,10 +323,9 @@ def _write_stop(e: Emitter) -> None:
     e.builder.ret_void()
 
 
-def _take_chunks(
-    e: Emitter, state: Value, number: Value, kernel: Value, chunks: Value, arguments: Value
-) -> None:
-    """Calls the kernel for what is left of a thread's own share, then of the others'."""
+def _take_chunks(e: Emitter, state: Value, number: Value, job: tuple[Value, Value, Value]) -> None:
+    """Calls a kernel for what is left of a thread's own share of chunks, then of the others'."""
+    kernel, chunks, arguments = job
     b, team = e.builder, e.load(e.at(state, TEAM), I64, 8)
     with e.loop(0, team) as turn:
         whose = e.add(number, turn)

@@ -233,6 +233,7 @@ def prepare_conv2d_int8(
         bias=True,
         residual=residual,
         residual_dtype=quantization.residual_dtype,
+        rounded=quantization.rounded,
         activation=activation or "",
     )
     turned = along_k(w, in_layout)

@@ -296,6 +296,7 @@ def prepare_dense_int8(
         bias=True,
         residual=residual,
         residual_dtype=quantization.residual_dtype,
+        rounded=quantization.rounded,
         activation=activation or "",
     )
     constants = int8_constants(quantization, w, bias, residual=residual)

@@ -5,8 +5,11 @@ bias and scale are float32 [columns], padded to whole panels; quantization is fl
     0   1 / scale of a uint8 result, 0 for a float32 result
     1   level of the result that stands for 0
     2   scale of a uint8 residual, 0 without one
+    3   scale of the levels that sums are rounded to before a residual is added, 0 for none
+    4   what is added to such a sum: its level 0 and the residual's, as real numbers
 
 Levels of x and of the residual that stand for 0 are part of the bias: no kernel subtracts them.
+Where sums are rounded, scale and bias make them levels, not real numbers.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from numpy.typing import NDArray
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.operators.operands import check
 from adlik_kernels.operators.packing import pad_columns
+
+WORDS = 5
+"""Numbers of a quantization."""
 
 Constants = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 """Bias, scale and quantization; see the module."""
@@ -37,6 +43,9 @@ class Quantization:
         out_zero: Level of the result that stands for 0.
         residual_scale: Scale of a uint8 residual; 0 for a float32 residual, or none.
         residual_zero: Level of the residual that stands for 0.
+        sum_scale: Scale of the uint8 levels that the product is rounded to before the residual is
+            added; 0 to add to the product itself.
+        sum_zero: The level of those that stands for 0.
     """
 
     x_scale: float
@@ -46,6 +55,8 @@ class Quantization:
     out_zero: int = 0
     residual_scale: float = 0.0
     residual_zero: int = 0
+    sum_scale: float = 0.0
+    sum_zero: int = 0
 
     @property
     def output(self) -> str:
@@ -57,6 +68,11 @@ class Quantization:
         """Element type of a residual."""
         return "uint8" if self.residual_scale else "float32"
 
+    @property
+    def rounded(self) -> bool:
+        """Whether the product is rounded before a residual is added."""
+        return self.sum_scale > 0
+
 
 def float_constants(bias: NDArray[np.float32] | None, columns: int) -> Constants:
     """Returns the constants of a float product: scales and levels are never read.
@@ -65,7 +81,7 @@ def float_constants(bias: NDArray[np.float32] | None, columns: int) -> Constants
         bias: float32 [columns], or None.
         columns: Columns of the result.
     """
-    nothing = np.zeros(3, np.float32)
+    nothing = np.zeros(WORDS, np.float32)
     return pad_columns(0.0 if bias is None else bias, columns), nothing, nothing
 
 
@@ -91,13 +107,20 @@ def int8_constants(
     scale = _column_scales(quantization, columns)
     # sum((x - zero) w) = sum(x w) - zero sum(w): the second part is known now and joins the bias.
     shift = -quantization.x_zero * w.sum(axis=0, dtype=np.int64) * scale.astype(np.float64)
+    total = shift if bias is None else shift + bias
+    after = 0.0
     if residual:
-        shift = shift - np.float32(quantization.residual_scale) * float(quantization.residual_zero)
-    total = (shift if bias is None else shift + bias).astype(np.float32)
+        after = -np.float32(quantization.residual_scale) * float(quantization.residual_zero)
+    if quantization.rounded:
+        step = np.float32(quantization.sum_scale)
+        total, scale = total / step + quantization.sum_zero, scale / step
+        after -= step * float(quantization.sum_zero)
+    else:
+        total = total + after
     inverse = 1.0 / quantization.out_scale if quantization.out_scale else 0.0
     words = [inverse, quantization.out_zero, quantization.residual_scale]
-    levels = np.array(words, np.float32)
-    return pad_columns(total, columns), pad_columns(scale, columns), levels
+    levels = np.array([*words, quantization.sum_scale, after], np.float32)
+    return pad_columns(total.astype(np.float32), columns), pad_columns(scale, columns), levels
 
 
 def _column_scales(quantization: Quantization, columns: int) -> NDArray[np.float32]:
@@ -105,10 +128,10 @@ def _column_scales(quantization: Quantization, columns: int) -> NDArray[np.float
     if isinstance(w_scale, np.ndarray):
         w_scale = check("w_scale", w_scale, np.float32, (columns,))
     scale = np.full(columns, quantization.x_scale * np.asarray(w_scale), np.float32)
-    zeros = (quantization.x_zero, quantization.out_zero, quantization.residual_zero)
-    if not all(zero in range(256) for zero in zeros):
+    q = quantization
+    if not all(zero in range(256) for zero in (q.x_zero, q.out_zero, q.residual_zero, q.sum_zero)):
         raise InvalidOperand("The zero of a uint8 quantization is a level from 0 to 255.")
-    others = np.array([quantization.out_scale, quantization.residual_scale])
+    others = np.array([q.out_scale, q.residual_scale, q.sum_scale])
     finite = np.all(np.isfinite(scale)) and np.all(np.isfinite(others))
     if not finite or np.any(scale <= 0) or np.any(others < 0):
         raise InvalidOperand("The scales of a quantization are finite numbers above 0.")

@@ -44,6 +44,8 @@ def end_of(
         out_zero=made.zero if made else 0,
         residual_scale=added.scale if added else 0.0,
         residual_zero=added.zero if added else 0,
+        sum_scale=operator.rounded.scale if operator.rounded else 0.0,
+        sum_zero=operator.rounded.zero if operator.rounded else 0,
     )
     bias = operator.bias
     if given.apart:

@@ -124,6 +124,7 @@ class Operator:
         epsilon: What "norm" adds to the variance.
         heads: Heads of an "attention".
         scale: What "attention" multiplies scores with.
+        rounded: Levels that an int8 product is rounded to before its residual is added.
         algorithm: How a "conv" is computed; see `ways.Way`.
     """
 
@@ -143,6 +144,7 @@ class Operator:
     epsilon: float = 0.0
     heads: int = 0
     scale: float = 1.0
+    rounded: Levels | None = None
     algorithm: str = "direct"
 
 

@@ -16,7 +16,7 @@ from adlik_kernels.operators.dense import FEW_ROWS, ROW_WORTH_SHARING, WORTH_SHA
 from adlik_kernels.operators.packing import pack_groups, pack_weights, pad_columns
 from adlik_kernels.operators.winograd import pack_winograd, scratch_bytes, winograd_kernel
 from adlik_kernels.plans.ends import end_of, residual_dtype
-from adlik_kernels.plans.graph import BATCH, Operator, UnsupportedGraph
+from adlik_kernels.plans.graph import BATCH, TOKENS, Operator, UnsupportedGraph
 from adlik_kernels.plans.lowering_filters import lower_depthwise, lower_transposed
 from adlik_kernels.plans.lowering_rows import lower_attention, lower_norm
 from adlik_kernels.plans.lowering_small import (
@@ -25,11 +25,14 @@ from adlik_kernels.plans.lowering_small import (
     lower_output,
     lower_small,
 )
-from adlik_kernels.plans.steps import Lowering, Step, residual_of
+from adlik_kernels.plans.steps import Lowering, Step, product, residual_of
 from adlik_kernels.plans.ways import WINOGRAD
 from adlik_kernels.schedules.registry import choose
 from adlik_kernels.schedules.winograd import winograd_default
 from adlik_kernels.workload import Conv2d, Dense
+
+MANY_ROWS = 64
+"""A product of many rows is computed as one of so many would be."""
 
 
 def lower(plan: Lowering) -> list[Step]:
@@ -109,6 +112,7 @@ def _conv_workload(plan: Lowering, operator: Operator) -> Conv2d:
         residual=bool(residual),
         activation=operator.activation,
         residual_dtype=residual_dtype(plan, operator),
+        rounded=operator.rounded is not None,
         dilation=operator.dilation,
         groups=operator.groups,
         in_layout=plan.value(operator.inputs[0]).layout,
@@ -117,20 +121,28 @@ def _conv_workload(plan: Lowering, operator: Operator) -> Conv2d:
 
 
 def _dense(plan: Lowering, operator: Operator) -> Step:
-    """A kernel for many rows, with others for one row and for few."""
+    """A kernel for the rows there are, or one for many, with others for one row and for few."""
     assert operator.w is not None
     if plan.grids[operator.inputs[0]].border:
         raise UnsupportedGraph("A plan cannot flatten a picture that a convolution pads.")
     packed: dict[int, NDArray[np.uint32]] = {}
-    many, few, one = (_product(plan, operator, rows, packed) for rows in (0, 4, 1))
+    rows = plan.rows(operator.output)
+    if plan.graph.batch and TOKENS not in rows:
+        known = product(rows, {BATCH: plan.graph.batch})
+        return _product(plan, operator, (known, known), packed)
+    pairs = ((0, MANY_ROWS), (0, FEW_ROWS // 2), (1, 1))
+    many, few, one = (_product(plan, operator, pair, packed) for pair in pairs)
     many.few.update({1: one, FEW_ROWS - 1: few})
     return many
 
 
 def _product(
-    plan: Lowering, operator: Operator, like: int, packed: dict[int, NDArray[np.uint32]]
+    plan: Lowering,
+    operator: Operator,
+    rows_like: tuple[int, int],
+    packed: dict[int, NDArray[np.uint32]],
 ) -> Step:
-    """A product for any rows, with the schedule for so many; for one row code of its own.
+    """A product of so many rows, 0 for any, with the schedule of a product of so many.
 
     Weights that are packed already, by the width of a panel, are shared.
     """
@@ -138,8 +150,9 @@ def _product(
     is_int8 = operator.w_scale is not None
     residual = residual_of(operator)
     depth, columns = operator.w.shape
+    known, like = rows_like
     workload = Dense(
-        rows=0,
+        rows=known,
         columns=columns,
         depth=depth,
         dtype="int8" if is_int8 else "fp32",
@@ -148,15 +161,15 @@ def _product(
         residual=bool(residual),
         activation=operator.activation,
         residual_dtype=residual_dtype(plan, operator),
+        rounded=operator.rounded is not None,
     )
     schedule = choose(workload.for_rows(like), plan.target, plan.threads).schedule
     width = schedule.vectors * plan.target.lanes
     if width not in packed:
         packed[width] = pack_weights(operator.w, width, workload.dtype)
-    kind = workload.for_rows(1) if like == 1 else workload
     rows = plan.rows(operator.output)
     return Step(
-        kernel=dense_kernel(kind, schedule, plan.target),
+        kernel=dense_kernel(workload, schedule, plan.target),
         values={0: operator.inputs[0], 2: operator.output, 4: residual},
         fixed={1: packed[width], **end_of(plan, operator, operator.w)},
         counts={7: rows},

@@ -22,10 +22,27 @@ PICTURES = (
 )
 """ResNet-50's layers: height and width, channels, filters, window, stride."""
 
+POINTS = (
+    *((112, 32, 16), (112, 16, 96), (56, 96, 24), (56, 24, 144), (56, 144, 24), (28, 144, 32)),
+    *((28, 32, 192), (28, 192, 32), (14, 192, 64), (14, 64, 384), (14, 384, 64), (14, 384, 96)),
+    *((14, 96, 576), (14, 576, 96), (7, 576, 160), (7, 160, 960), (7, 960, 160), (7, 960, 320)),
+    (7, 320, 1280),
+)
+"""MobileNetV2's pointwise layers: height and width, channels, filters."""
 
-def _convolution(
-    size: int, channels: int, filters: int, window: int, stride: int, dtype: str = "fp32"
-) -> Conv2d:
+ENCODER = tuple(
+    (rows, *sizes) for rows in (16, 128) for sizes in ((384, 384), (1536, 384), (384, 1536))
+)
+"""Rows, columns, depth of MiniLM's layers, for a short and for a long text."""
+
+PERCEPTRON = tuple(
+    (rows, *sizes) for rows in (1, 8, 32) for sizes in ((512, 256), (512, 512), (128, 512))
+)
+"""The same of a small multilayer perceptron."""
+
+
+def _convolution(sizes: tuple[int, int, int, int, int], dtype: str = "fp32") -> Conv2d:
+    size, channels, filters, window, stride = sizes
     return Conv2d(
         height=size,
         width=size,
@@ -40,8 +57,12 @@ def _convolution(
 
 GROUPS: dict[str, tuple[Workload, ...]] = {
     "dense": tuple(Dense(*sizes) for sizes in PRODUCTS),
-    "conv": tuple(_convolution(*sizes) for sizes in PICTURES),
-    "conv-int8": tuple(_convolution(*sizes, dtype="int8") for sizes in PICTURES[1:]),
+    "conv": tuple(_convolution(sizes) for sizes in PICTURES),
+    "conv-int8": tuple(_convolution(sizes, "int8") for sizes in PICTURES[1:]),
+    "points": tuple(_convolution((*sizes, 1, 1)) for sizes in POINTS),
+    "points-int8": tuple(_convolution((*sizes, 1, 1), "int8") for sizes in POINTS),
+    "encoder": tuple(Dense(*sizes) for sizes in ENCODER),
+    "perceptron": tuple(Dense(*sizes) for sizes in PERCEPTRON),
     "int8": tuple(Dense(*sizes, dtype="int8") for sizes in PRODUCTS),
     "bf16": tuple(Dense(*sizes, dtype="bf16") for sizes in PRODUCTS),
 }

@@ -88,6 +88,7 @@ class Transposed2d:
     output = "float32"
     residual = False
     residual_dtype = "float32"
+    rounded = False
 
     @property
     def result(self) -> tuple[int, int]:

@@ -168,20 +168,22 @@ def as_floats(w: Array, w_scale: Array, axis: int) -> Array:
 
 
 def add(reader: Reader, node: Node) -> bool:
-    """Reads a sum whose sides are levels; returns whether this is one."""
+    """Reads a sum whose sides are levels; returns whether this is one.
+
+    A product that nothing else reads takes the other side as its residual. If it is quantized
+    itself, as NNCF does with both sides of a sum, it rounds what it has before it adds.
+    """
     views = [reader.view(name, "levels") for name in node.inputs]
     for place in (1, 0):
-        other = views[1 - place]
-        before = reader.only_maker(reader.name(node.inputs[place]))
-        is_free = before is not None and len(before.inputs) == 1 and not before.activation
-        if other is None or before is None or before.w_scale is None or not is_free:
+        other, before = views[1 - place], _product_of(reader, node.inputs[place])
+        if other is None or before is None:
             continue
-        if before.kind not in {"conv", "dense"}:
-            continue
-        if reader.values[before.output].shape != reader.values[other.sources[0]].shape:
+        value = reader.values[before.output]
+        if value.shape != reader.values[other.sources[0]].shape:
             raise UnsupportedGraph("A plan adds two values of one shape.")
-        fused = replace(before, inputs=(before.inputs[0], other.sources[0]))
-        reader.remake(before, fused, node.outputs[0])
+        sides = (before.inputs[0], other.sources[0])
+        fused = replace(before, inputs=sides, rounded=value.levels)
+        reader.remake(before, fused, node.outputs[0], Value(value.shape))
         return True
     left, right = views
     if left is None or right is None:
@@ -191,6 +193,17 @@ def add(reader: Reader, node: Node) -> bool:
         raise UnsupportedGraph("A plan adds two values of one shape.")
     reader.look(node, "level sum", (*left.sources, *right.sources), left, right, activation="")
     return True
+
+
+def _product_of(reader: Reader, name: str) -> Operator | None:
+    """Returns the int8 product behind one side of a sum, if only the sum reads it."""
+    view = reader.view(name, "levels")
+    if view is not None and reader.uses[reader.name(name)] > 1:
+        return None
+    before = reader.only_maker(view.sources[0] if view is not None else reader.name(name))
+    if before is None or before.w_scale is None or before.kind not in {"conv", "dense"}:
+        return None
+    return before if len(before.inputs) == 1 and not before.activation else None
 
 
 def activate(reader: Reader, node: Node, activation: str) -> bool:
