@@ -1,9 +1,11 @@
 """Tunes every known workload here, and writes the records that are shipped with the library.
 
     python -m benchmarks.ship_records --seconds 20     # half an hour; goes on where it was cut
+    python -m benchmarks.ship_records points-int8      # replaces the records of one group
 
 Records gather in the cache folder. Of each workload a spread from the best to the worst is shipped,
-for a cost model learns as much from slow schedules as from fast ones.
+for a cost model learns as much from slow schedules as from fast ones. What was shipped of other
+workloads stays.
 """
 
 from __future__ import annotations
@@ -79,7 +81,10 @@ def main() -> None:
     for threads in options.threads:
         gather(database, options, threads)
     place = Path(adlik_kernels.schedules.__file__).parent / "records" / f"{target().key}.jsonl"
-    place.write_text("".join(record.to_json() + "\n" for record in spread(list(database))))
+    found = list(database)
+    anew = {(record.workload, record.threads) for record in found}
+    kept = [r for r in Database(place) if (r.workload, r.threads) not in anew]
+    place.write_text("".join(record.to_json() + "\n" for record in spread([*kept, *found])))
     print(f"{place}: {len(place.read_text().splitlines())} records")
 
 
