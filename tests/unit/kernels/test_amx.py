@@ -192,14 +192,15 @@ def test_layers_are_requantized(mode):
 @modes
 @pytest.mark.parametrize("activation", [None, "relu6", "sigmoid"])
 @pytest.mark.parametrize("layout", ["last", "blocked"])
-def test_levels_are_those_of_vectors(mode, activation, layout):
+@pytest.mark.parametrize("sums", [(0.0, 0), (0.04, 120)])
+def test_levels_are_those_of_vectors(mode, activation, layout, sums):
     """The end is the vectors' own, so that every level is the same, and so is what tails write."""
     rng = np.random.default_rng(11)
     filters, shape = 48 if layout == "blocked" else 75, (2, 5, 19)
     w = rng.integers(-128, 128, (filters, 16, 3, 3)).astype(np.int8)
     bias = rng.standard_normal(filters).astype("f4")
     scale = rng.uniform(0.0002, 0.002, filters).astype("f4")
-    levels = Quantization(0.02, 131, scale, 0.03, 60, residual_scale=0.02, residual_zero=90)
+    levels = Quantization(0.02, 131, scale, 0.03, 60, 0.02, 90, *sums)
     x = rng.integers(0, 256, (*shape, 16)).astype(np.uint8)
     residual = rng.integers(0, 256, (*shape, filters)).astype(np.uint8)
     residual = blocked_reference(residual) if layout == "blocked" else residual

@@ -16,6 +16,9 @@ SHAPES = (
 )
 """Register blocks worth trying: rows of x, vectors of w."""
 
+AHEAD = 8
+"""Steps of k by which weights that come from far away are fetched in time."""
+
 NEXT = -1
 """What is fetched ahead is the next block of weights."""
 
@@ -76,6 +79,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "row_tiles": (1, 2, 4, 8, 16, 64),
     "parallel": ("rows", "columns", "blocks"),
     "order": ("columns", "rows"),
-    "prefetch": (0, 8, NEXT),
+    "prefetch": (0, AHEAD, NEXT),
 }
 """Values of the fields that are chosen one by one; `SHAPES` holds the pairs of rows and vectors."""

@@ -14,7 +14,7 @@ from adlik_kernels.codegen.tiles import uses_tiles
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.amx import amx_default, amx_fault, amx_repaired, amx_shapes
 from adlik_kernels.schedules.conv import conv_default, even_tiles
-from adlik_kernels.schedules.schedule import CHOICES, NEXT, PAGE, SHAPES, WAYS, Schedule
+from adlik_kernels.schedules.schedule import AHEAD, CHOICES, NEXT, PAGE, SHAPES, WAYS, Schedule
 from adlik_kernels.workload import BLOCK, Conv2d, Workload
 
 ATTEMPTS = 100
@@ -161,9 +161,9 @@ class Space:
         """Returns a schedule that is good without any measurement, by rules of thumb.
 
         Large tiles hide the latency of the multiply-add; few rows want many columns, since then w
-        streams from memory once; no more rows than the first cache has ways, for rows of x a power
-        of two apart fall on the same set; threads share columns, for there are always enough of
-        them.
+        streams from memory once, fetched ahead as other layers have left it far away; no more rows
+        than the first cache has ways, for rows of x a power of two apart fall on the same set;
+        threads share columns, for there are always enough of them.
         """
         if self.tiled:
             return amx_default(self.workload, self.threads)
@@ -182,7 +182,7 @@ class Space:
             schedule = replace(schedule, parallel="blocks" if rows >= 256 else "columns")
         if self.threads == 1:
             schedule = replace(schedule, parallel="rows")
-        return self.repaired(schedule)
+        return self.repaired(replace(schedule, prefetch=AHEAD))
 
     def _waste(self, shape: tuple[int, int]) -> float:
         """Products that a register block computes for each one that is asked for."""
