@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, configure, dense, prepare_dense
 from adlik_kernels.machine import target
+from adlik_kernels.operators import dense as products
 from adlik_kernels.operators.packing import to_bf16
 from adlik_kernels.operators.rounding import round_to_bf16
 from adlik_kernels.references import dense_reference
+from adlik_kernels.schedules.registry import Choice
+from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +90,30 @@ def test_a_prepared_layer_takes_any_rows_and_its_own(rows):
     out = np.full((rows, 200), np.nan, np.float32)
     assert layer(x, out=out) is out
     close(out, dense_reference(x, w, bias, activation="gelu"), 96)
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+@pytest.mark.parametrize("parallel", ["rows", "columns", "blocks"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_rows_that_are_copied_first_give_the_same(level, parallel, dtype, guarded, monkeypatch):
+    """Exact rows and any rows, over several panels and blocks, and no byte too far is read."""
+    rng = np.random.default_rng(6)
+    x, out = guarded((45, 71), np.float32), guarded((45, 150), np.float32)
+    x[...], w = draw(rng, *x.shape), draw(rng, 71, 150)
+    results = {}
+    for pack in (False, True):
+        schedule = Schedule(4, 1, 1, 0, 4, parallel, "rows", 0, pack)
+        monkeypatch.setattr(products, "choose", lambda *_, s=schedule: Choice(s, "record"))
+        for threads in (1, 2):
+            configure(threads=threads)
+            layer = prepare_dense(w, dtype=dtype, rows=(45,))
+            results[pack, threads] = layer(x, out=out).copy()
+            results[pack, -threads] = layer(x[:13])
+    configure(threads=0)
+    for rows in (1, 2, -1, -2):
+        np.testing.assert_array_equal(results[True, rows], results[False, rows])
+    want = dense_reference(x, w)
+    np.testing.assert_allclose(results[True, 1], want, atol=0.2 if dtype == "bf16" else 1e-4)
 
 
 def test_threads_give_identical_results():

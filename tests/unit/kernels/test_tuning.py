@@ -180,6 +180,8 @@ def test_a_grid_is_the_space():
         (Schedule(4, 2, unroll=3), "unknown"),
         (Schedule(4, 2, parallel="both"), "unknown"),
         (Schedule(4, 2, k_block=128), "no smaller"),
+        (Schedule(4, 2, pack=True), "copied"),
+        (Schedule(8, 2, row_tiles=64, order="rows", pack=True), "copied"),
     ],
 )
 def test_a_schedule_outside_the_space_is_refused(schedule, reason):
@@ -193,6 +195,12 @@ def test_a_schedule_outside_the_space_is_refused(schedule, reason):
 def test_a_record_of_a_schedule_is_checked(values):
     with pytest.raises(InvalidSchedule):
         Schedule.from_dict(values)
+
+
+def test_schedules_older_than_copied_rows_are_read():
+    values = Schedule(8, 2).to_dict()
+    del values["pack"]
+    assert Schedule.from_dict(values) == Schedule(8, 2, pack=False)
 
 
 def test_records_survive_a_round_trip_and_a_cut(tmp_path):

@@ -99,6 +99,18 @@ class Emitter:
         self.builder.store(value, slot)
         return slot
 
+    def space(self, size: int) -> Value:
+        """Returns so many bytes of the stack, at the beginning of a line of cache."""
+        with self.builder.goto_entry_block():
+            slot = self.builder.alloca(ir.ArrayType(I8, size))
+        slot.align = 64
+        return slot
+
+    def copy(self, target: Value, source: Value, size: int) -> None:
+        """Copies bytes from one place to another that it does not overlap."""
+        arguments = [target, source, self.word(size), ir.Constant(I1, 0)]
+        self.intrinsic("llvm.memcpy.p0.p0.i64", VOID, arguments)
+
     @contextmanager
     def loop(self, start: int | Value, stop: int | Value, step: int | Value = 1) -> Iterator[Value]:
         """Writes `for i in range(start, stop, step)` around the body and gives it `i`."""

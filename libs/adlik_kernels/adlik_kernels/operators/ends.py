@@ -110,11 +110,11 @@ def int8_constants(
     total = shift if bias is None else shift + bias
     after = 0.0
     if residual:
-        after = -np.float32(quantization.residual_scale) * float(quantization.residual_zero)
+        after = -float(np.float32(quantization.residual_scale)) * quantization.residual_zero
     if quantization.rounded:
-        step = np.float32(quantization.sum_scale)
-        total, scale = total / step + quantization.sum_zero, scale / step
-        after -= step * float(quantization.sum_zero)
+        step = float(np.float32(quantization.sum_scale))
+        total, scale = total / step + quantization.sum_zero, scale / np.float32(step)
+        after -= step * quantization.sum_zero
     else:
         total = total + after
     inverse = 1.0 / quantization.out_scale if quantization.out_scale else 0.0

@@ -22,8 +22,14 @@ AHEAD = 8
 NEXT = -1
 """What is fetched ahead is the next block of weights."""
 
+PACKED_BYTES = 1 << 18
+"""Most of x that a call copies, to its stack."""
+
 PAGE, WAYS = 4096, 8
 """Rows this many bytes apart share a set of the first cache, which holds so many of them."""
+
+
+_KINDS = {"int": int, "str": str, "bool": bool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class Schedule:
         order: The outer loop: over "columns" (w stays in cache) or over "rows" (x stays).
         prefetch: Steps by which packed w is fetched ahead; 0 for never; `NEXT` for the block of w
             that comes next, spread over all tiles that use this one (convolutions).
+        pack: Whether a block of rows of x is copied before it is used, so that rows a power of two
+            apart no longer meet in a few sets of the caches (products).
     """
 
     rows: int = 14
@@ -50,6 +58,7 @@ class Schedule:
     parallel: str = "rows"
     order: str = "columns"
     prefetch: int = 0
+    pack: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the schedule as plain values, for records."""
@@ -57,12 +66,13 @@ class Schedule:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Schedule:
-        """Reads a schedule from a record.
+        """Reads a schedule from a record; older ones say nothing of `pack`.
 
         Raises:
             InvalidSchedule: A field is missing, unknown or of the wrong type.
         """
-        kinds = {field.name: str if field.type == "str" else int for field in fields(cls)}
+        kinds = {field.name: _KINDS[str(field.type)] for field in fields(cls)}
+        values = {"pack": False, **values}
         if set(values) != set(kinds):
             raise InvalidSchedule(
                 f"A schedule has the fields {sorted(kinds)}, not {sorted(values)}."
@@ -80,5 +90,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "parallel": ("rows", "columns", "blocks"),
     "order": ("columns", "rows"),
     "prefetch": (0, AHEAD, NEXT),
+    "pack": (False, True),
 }
 """Values of the fields that are chosen one by one; `SHAPES` holds the pairs of rows and vectors."""

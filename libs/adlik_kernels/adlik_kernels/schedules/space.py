@@ -14,8 +14,20 @@ from adlik_kernels.codegen.tiles import uses_tiles
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.amx import amx_default, amx_fault, amx_repaired, amx_shapes
 from adlik_kernels.schedules.conv import conv_default, even_tiles
-from adlik_kernels.schedules.schedule import AHEAD, CHOICES, NEXT, PAGE, SHAPES, WAYS, Schedule
+from adlik_kernels.schedules.schedule import (
+    AHEAD,
+    CHOICES,
+    NEXT,
+    PACKED_BYTES,
+    PAGE,
+    SHAPES,
+    WAYS,
+    Schedule,
+)
 from adlik_kernels.workload import BLOCK, Conv2d, Workload
+
+MANY_ROWS = 32
+"""Rows of x that are worth copying where they meet in the caches."""
 
 ATTEMPTS = 100
 """Edits after which a schedule counts as having no neighbours: it came from outside the space."""
@@ -45,6 +57,7 @@ class Space:
                 bool(schedule.k_block) and not self._spills_sums,
                 "sums of int8 products stay in registers",
             ),
+            (schedule.pack and not self._packs(schedule), "only what panels share is copied"),
             (
                 schedule.prefetch == NEXT and not isinstance(self.workload, Conv2d),
                 "only convolutions fetch the next block of weights",
@@ -60,6 +73,12 @@ class Space:
             ),
         )
         return next((reason for wrong, reason in checks if wrong), "")
+
+    def _packs(self, schedule: Schedule) -> bool:
+        """Whether a block of rows of x is small enough to be copied, and read more than once."""
+        block = schedule.rows * schedule.row_tiles * packed_row(self.words)
+        is_product = not isinstance(self.workload, Conv2d) and not self.tiled
+        return is_product and schedule.order == "rows" and block <= PACKED_BYTES
 
     def _spills(self, schedule: Schedule) -> tuple[bool, str]:
         """Whether registers are too few for a schedule, and what to say then."""
@@ -101,8 +120,10 @@ class Space:
             return False
         panels = self._panels(schedule)
         narrower = (schedule.vectors - 1) * self.target.lanes
-        if panels == 1 and narrower >= self.workload.columns:
-            return False  # a whole vector of the panel would compute columns that nobody asked for
+        # A whole vector of the panel would compute columns that nobody asked for, and nobody would
+        # read a copy again.
+        if panels == 1 and (narrower >= self.workload.columns or schedule.pack):
+            return False
         return self.shares(schedule) and (self.threads > 1 or schedule.parallel == "rows")
 
     def shares(self, schedule: Schedule) -> bool:
@@ -161,9 +182,9 @@ class Space:
         """Returns a schedule that is good without any measurement, by rules of thumb.
 
         Large tiles hide the latency of the multiply-add; few rows want many columns, since then w
-        streams from memory once, fetched ahead as other layers have left it far away; no more rows
-        than the first cache has ways, for rows of x a power of two apart fall on the same set;
-        threads share columns, for there are always enough of them.
+        streams from memory once, fetched ahead as other layers have left it far away; where rows of
+        x fall on the same set of the first cache, many are copied, and of few no more are used than
+        it has ways; threads share columns, for there are always enough of them.
         """
         if self.tiled:
             return amx_default(self.workload, self.threads)
@@ -176,10 +197,15 @@ class Space:
             shapes: tuple[tuple[int, int], ...] = ((6, 2), (4, 3))
             if wide:
                 shapes = ((8, 3), (12, 2), (6, 4), (8, 2))
-            if 4 * self.words % PAGE == 0:
+            meet = 4 * self.words % PAGE == 0
+            if meet and rows < MANY_ROWS:
                 shapes = tuple(shape for shape in shapes if shape[0] <= WAYS)
             schedule = Schedule(*min(shapes, key=self._waste))
             schedule = replace(schedule, parallel="blocks" if rows >= 256 else "columns")
+            if meet and rows >= MANY_ROWS:
+                schedule = replace(
+                    schedule, row_tiles=4, parallel="blocks", order="rows", pack=True
+                )
         if self.threads == 1:
             schedule = replace(schedule, parallel="rows")
         return self.repaired(replace(schedule, prefetch=AHEAD))
@@ -207,6 +233,8 @@ class Space:
             schedule = replace(schedule, k_block=0)
         if not self._spills_sums:
             schedule = replace(schedule, k_block=0)
+        if schedule.pack and not self._packs(schedule):
+            schedule = replace(schedule, pack=False)
         if self.tiled:
             return amx_repaired(self.workload, schedule)
         if schedule.rows * schedule.vectors > 20:
@@ -271,10 +299,16 @@ class Space:
         return native is not True and native not in self.target.features
 
 
+def packed_row(words: int) -> int:
+    """Returns the bytes from one copied row of x to the next: an odd number of lines of cache."""
+    return 64 * (-(-4 * words // 64) | 1)
+
+
 @functools.lru_cache(maxsize=64)
 def _useful(space: Space) -> tuple[list[tuple[int, int]], dict[str, list[Any]]]:
     """Shapes and values that can occur in a space at all: drawing from all would mostly fail."""
-    plain = Schedule(row_tiles=1, parallel="rows" if space.threads == 1 else "blocks")
+    parallel = "rows" if space.threads == 1 else "blocks"
+    plain = Schedule(row_tiles=1, parallel=parallel, order="rows")
     shapes = [s for s in space.shapes if space.fits(replace(plain, rows=s[0], vectors=s[1]))]
     smallest = replace(plain, rows=min(shapes)[0], vectors=min(shapes)[1])
     choices = {

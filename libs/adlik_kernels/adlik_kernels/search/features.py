@@ -22,7 +22,7 @@ FEATURES = (
     *("log k block", "log k parts", "log row tiles", "log row blocks", "log panels"),
     *("by rows", "by columns", "columns outside", "tasks", "imbalance", "waste"),
     *("loads a step", "panel over L1", "x block over L2", "operands over L2", "row tail"),
-    *("aliased rows", "registers used"),
+    *("aliased rows", "registers used", "packed"),
     *("wait for w", "wait for x", "wait for sums", "tile pages over TLB", "block pages over TLB"),
 )
 """Names of the numbers, in order."""
@@ -50,7 +50,7 @@ def features(
     tasks = {"rows": blocks, "columns": panels, "blocks": blocks * panels}[schedule.parallel]
     sums = schedule.rows * schedule.vectors
     panel, block = 4 * k_block * width, 4 * k_block * row_tiles * schedule.rows
-    aliased = schedule.rows if (4 * words) % 4096 == 0 else 1
+    aliased = schedule.rows if (4 * words) % 4096 == 0 and not schedule.pack else 1
     return [
         *(math.log2(rows), math.log2(columns), math.log2(words)),
         *(math.log2(rows * columns * words), threads),
@@ -66,7 +66,7 @@ def features(
         math.log2(4 * words * (rows + columns) / target.l2_bytes),
         (rows % schedule.rows) / schedule.rows,
         aliased,
-        sums / target.registers,
+        *(sums / target.registers, schedule.pack),
         *_waits(workload, schedule, target, limits, words),
     ]
 

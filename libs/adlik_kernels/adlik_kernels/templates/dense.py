@@ -9,6 +9,8 @@ The loops, outermost first, with order="columns":
         for block in blocks of rows # row_tiles tiles; shared out with parallel="rows"
             for part in blocks of k
                 for tile in block       # the micro-kernel: rows x panel
+
+With order="rows" the two outer loops change places, and pack=True copies each block of rows once.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from adlik_kernels.codegen.tile import Tile
 from adlik_kernels.errors import InvalidSchedule
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.schedule import Schedule
-from adlik_kernels.schedules.space import Space
+from adlik_kernels.schedules.space import Space, packed_row
 from adlik_kernels.templates.nest import each_panel, walk
 from adlik_kernels.workload import Dense
 
@@ -92,20 +94,38 @@ class _Nest:
         self.pointers = {place: self.e.argument(block, place) for place in places}
         count = self.e.argument(block, ROWS, pointer=False)
         self.rows = self.e.word(workload.rows) if workload.rows else count
+        self.covered = schedule.rows * schedule.row_tiles
+        self.x_row = packed_row(self.words) if schedule.pack else 4 * self.words
 
     def write(self) -> None:
         e, schedule = self.e, self.schedule
         self.micro.begin(e)
-        covered = schedule.rows * schedule.row_tiles
-        blocks = e.div(e.add(self.rows, covered - 1), covered)
+        blocks = e.div(e.add(self.rows, self.covered - 1), self.covered)
+        if schedule.pack:
+            self.copy = e.space(self.covered * self.x_row)
+            self.copied = e.variable(blocks.type, e.word(-1))
         walk(e, schedule, blocks, self.panels, self._panel)
         self.micro.end(e)
         e.builder.ret_void()
 
     def _panel(self, panel: Value, block: Value) -> None:
         """One panel of columns by one block of rows; the last panel may be narrower."""
+        if self.schedule.pack:
+            self._copy(block)
         widths = (self.width, self.workload.columns - (self.panels - 1) * self.width)
         each_panel(self.e, panel, self.panels, widths, lambda n: self._k_blocks(panel, block, n))
+
+    def _copy(self, block: Value) -> None:
+        """Copies a block of rows of x, unless it is the one that was copied last."""
+        e, size = self.e, 4 * self.words
+        is_new = e.builder.icmp_signed("!=", block, e.builder.load(self.copied))
+        with e.when(is_new):
+            first = e.mul(block, self.covered)
+            count = e.least(e.sub(self.rows, first), self.covered)
+            x = e.at(self.pointers[X], e.mul(first, size))
+            with e.loop(0, count) as row:
+                e.copy(e.at(self.copy, e.mul(row, self.x_row)), e.at(x, e.mul(row, size)), size)
+            e.builder.store(block, self.copied)
 
     def _k_blocks(self, panel: Value, block: Value, columns: int) -> None:
         parts = -(-self.words // self.k_block)
@@ -125,9 +145,8 @@ class _Nest:
     def _tiles(self, block: Value, part: _Part) -> None:
         """Whole tiles of a block of rows, then, in the last block, the tails."""
         e, height = self.e, self.schedule.rows
-        covered = height * self.schedule.row_tiles
-        start = e.mul(block, covered)
-        stop = e.least(e.add(start, covered), self.rows)
+        start = e.mul(block, self.covered)
+        stop = e.least(e.add(start, self.covered), self.rows)
         whole = e.add(start, e.mul(e.div(e.sub(stop, start), height), height))
         with e.loop(start, whole, height) as row:
             self._call(row, height, part)
@@ -152,12 +171,14 @@ class _Nest:
             prefetch=self.schedule.prefetch,
             starts=part.starts,
             ends=part.ends,
-            x_row=4 * self.words,
+            x_row=self.x_row,
             x_step=4,
             out_row=size * self.workload.columns,
             w_step=4 * self.width,
         )
-        x = e.at(p[X], e.add(e.mul(row, tile.x_row), e.mul(part.k, 4)))
+        x = self.copy if self.schedule.pack else p[X]
+        within = e.rem(row, self.covered) if self.schedule.pack else row
+        x = e.at(x, e.add(e.mul(within, tile.x_row), e.mul(part.k, 4)))
         panel_bytes = 4 * self.width * self.words
         w_offset = e.add(e.mul(part.panel, panel_bytes), e.mul(part.k, tile.w_step))
         column = e.mul(part.panel, self.width)
