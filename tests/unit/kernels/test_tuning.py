@@ -262,6 +262,9 @@ def test_the_registry_goes_from_exact_to_near_to_default(empty_cache):
     assert choose(far, host(), 2).schedule == faster
     database.add(record(far, faster, speed=1.1))
     assert choose(far, host(), 2).schedule == mine
+    slow = Dense(3001, 7, 5)
+    database.add(record(slow, mine, speed=0.99))
+    assert choose(slow, host(), 2).origin == "default"
 
 
 def test_boosted_trees_learn_steps_and_interactions():

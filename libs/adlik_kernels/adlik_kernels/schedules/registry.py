@@ -57,7 +57,8 @@ def merge_records(path: Path) -> int:
 def choose(workload: Workload, target: Target, threads: int) -> Choice:
     """Returns the schedule for a workload.
 
-    Records of this very processor count before those of others with the same instruction level.
+    Records of this very processor count before those of others with the same instruction level;
+    those of schedules that were slower than the default do not count.
 
     Args:
         workload: What is computed; rows 0 for any number of them.
@@ -65,7 +66,8 @@ def choose(workload: Workload, target: Target, threads: int) -> Choice:
         threads: Threads that will share the work.
     """
     space = Space(workload, target, threads)
-    by_shape = best_records(target, 1 if threads == 1 else 2, workload.dtype)
+    best = best_records(target, 1 if threads == 1 else 2, workload.dtype)
+    by_shape = {key: record for key, record in best.items() if record.speed >= 1}
     own = by_shape.get(workload.key)
     if own is not None and not space.fault(own.schedule) and space.shares(own.schedule):
         return Choice(own.schedule, "record", own.workload)
