@@ -7,11 +7,14 @@ from dataclasses import replace
 from adlik_kernels.codegen.isa import GROUP
 from adlik_kernels.machine.target import Target
 from adlik_kernels.schedules.schedule import CHOICES, NEXT, PAGE, WAYS, Schedule
-from adlik_kernels.workload import Conv2d
+from adlik_kernels.workload import LONG_ROW, Conv2d
 
 SHAPES = ((8, 3), (14, 2), (12, 2), (7, 3), (6, 4), (7, 2), (8, 2), (4, 4), (14, 1), (8, 1))
 NARROW_SHAPES = ((6, 2), (5, 2), (4, 2))
 """Register blocks for 32 and for 16 registers."""
+
+POINT_SHAPE = (10, 2)
+"""The best register block for windows of one pixel, unrolled: weights are read for many rows."""
 
 UNROLLED = 14
 """Sums of an unrolled tile that stay in registers for sure."""
@@ -34,8 +37,12 @@ def conv_default(workload: Conv2d, target: Target, threads: int) -> Schedule:
     workload, filters = workload.flattened(), workload.columns
     shapes: tuple[tuple[int, int], ...] = SHAPES if target.registers == 32 else NARROW_SHAPES
     pixel = 4 * workload.stride[1] * workload.channels // GROUP[workload.dtype]
-    if workload.in_layout == "last" and pixel % PAGE == 0:
+    meet = workload.in_layout == "last" and pixel % PAGE == 0
+    if meet:
         shapes = tuple(shape for shape in shapes if shape[0] <= WAYS)
+    is_wide = target.registers == 32 and filters > target.lanes
+    if workload.kernel == (1, 1) and is_wide and not meet and workload.out_width >= LONG_ROW:
+        return arranged(workload, Schedule(*POINT_SHAPE, unroll=4), target, threads)
     # A window of one pixel uses what it loads of x once: many rows at a time wait for memory.
     per_row = 0.4 if workload.kernel == (1, 1) else 0.05
 
@@ -59,8 +66,8 @@ def arranged(workload: Conv2d, tile: Schedule, target: Target, threads: int) -> 
     """Returns a schedule with the loops around its register block set by the sizes of the caches.
 
     Weights that leave room in the second cache stay there, and x is read once. Others are streamed
-    from memory, so they serve as many rows of pixels as stay in the cache meanwhile, and the next
-    block of them is fetched while one is used.
+    from memory, so they serve as many rows of pixels as stay in the cache meanwhile. The next block
+    of them is fetched while one is used: in a model the first use finds them far away.
 
     Args:
         workload: What is computed.
@@ -78,7 +85,7 @@ def arranged(workload: Conv2d, tile: Schedule, target: Target, threads: int) -> 
         tile = replace(tile, unroll=4)  # runs of k are short
     panel = 4 * words * width
     if panels * panel <= target.l2_bytes // 2:
-        return tile
+        return replace(tile, prefetch=NEXT)
     seen = min(1.0, workload.kernel[1] / workload.stride[1])
     lines = min(workload.kernel[0], workload.stride[0]) * seen
     row = lines * workload.held_width * workload.channels * 4 / GROUP[workload.dtype]
