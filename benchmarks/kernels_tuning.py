@@ -144,7 +144,7 @@ def main() -> None:
     tables = {
         key: load_table(
             Space(workload_of(key), target(), options.threads),
-            folder / f"{key}-{target().key}-{options.threads}.json",
+            folder / f"{key}-{target().key}-{options.threads}-distant.json",
         )
         for key in keys
     }

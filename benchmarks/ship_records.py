@@ -25,7 +25,7 @@ from adlik_kernels.schedules.space import Space
 from adlik_kernels.search import tune
 from adlik_kernels.search.measure import Meter
 
-KEPT = 15
+KEPT = 6
 """Records shipped of each workload and number of threads."""
 
 

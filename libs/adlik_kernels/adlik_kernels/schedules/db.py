@@ -18,6 +18,7 @@ A line is an object with these members; two files are merged by writing one behi
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -112,7 +113,8 @@ class Database:
                 ) from error
 
 
-def shipped() -> list[Record]:
+@functools.cache
+def shipped() -> tuple[Record, ...]:
     """Returns the records that come with this package."""
     folder = resources.files("adlik_kernels.schedules") / "records"
     lines = (
@@ -121,7 +123,7 @@ def shipped() -> list[Record]:
         if file.name.endswith(".jsonl")
         for line in file.read_text().splitlines()
     )
-    return [Record.from_json(line) for line in lines]
+    return tuple(Record.from_json(line) for line in lines)
 
 
 def workload_of(key: str) -> Workload:
