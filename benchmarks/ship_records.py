@@ -81,7 +81,8 @@ def main() -> None:
     for threads in options.threads:
         gather(database, options, threads)
     place = Path(adlik_kernels.schedules.__file__).parent / "records" / f"{target().key}.jsonl"
-    found = list(database)
+    wanted = {workload.key for workload in workloads_of(options.subjects)}
+    found = [record for record in database if record.workload in wanted]
     anew = {(record.workload, record.threads) for record in found}
     kept = [r for r in Database(place) if (r.workload, r.threads) not in anew]
     place.write_text("".join(record.to_json() + "\n" for record in spread([*kept, *found])))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from adlik_kernels import configuration, configure, load_plan
+from adlik_kernels import configuration, configure, configured, load_plan
 from adlik_kernels.codegen.tiles import EMULATED
 from adlik_kernels.machine.target import host
 from onnx import helper, numpy_helper
@@ -19,6 +19,14 @@ OPSET = 20
 @pytest.fixture(scope="session", autouse=True)
 def kernel_cache(tmp_path_factory):
     configure(cache=tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture
+def empty_cache(tmp_path):
+    before = configured()
+    configure(cache=tmp_path)
+    yield tmp_path
+    configure(cache=before.cache)
 
 
 @pytest.fixture
@@ -86,12 +94,12 @@ class Builder:
         sides = {"strides": [stride] * 2, "pads": [window // 2] * 4}
         return self.node("Conv", *names, **sides)
 
-    def save(self, path):
+    def save(self, path, batch="n"):
         info = helper.make_tensor_value_info
         graph = helper.make_graph(
             self.nodes,
             "g",
-            [info("x", onnx.TensorProto.FLOAT, ["n", *self.shape])],
+            [info("x", onnx.TensorProto.FLOAT, [batch, *self.shape])],
             [info(self.last, onnx.TensorProto.FLOAT, None)],
             self.weights,
         )

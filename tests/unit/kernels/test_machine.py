@@ -11,7 +11,8 @@ import pytest
 from adlik_kernels import BuildFailed, KernelError, configure, configured, prepare_dense
 from adlik_kernels.codegen import build as build_room
 from adlik_kernels.machine.latency import edges, ring
-from adlik_kernels.machine.pool import pool_module, shared
+from adlik_kernels.machine.pool import shared
+from adlik_kernels.machine.pool_code import pool_module
 from adlik_kernels.machine.roofline import Roofline, roofline
 from adlik_kernels.machine.target import LEVELS, host, level_of
 

@@ -3,10 +3,13 @@
 import threading
 
 import numpy as np
+import onnxruntime
 import pytest
 from adlik_kernels import InvalidOperand, UnsupportedGraph, load_plan
 from adlik_kernels.machine import target
+from adlik_kernels.plans import lowering
 from adlik_kernels.plans.arena import Lifetime, arrange
+from adlik_kernels.schedules.registry import choose
 from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +35,21 @@ def test_a_multilayer_perceptron(path, builder):
     plan = model.check(path, batches=(1, 3, 8, 50))
     assert [operator.kind for operator in plan.graph.operators] == ["dense"] * 3 + ["softmax"]
     assert plan.graph.operators[2].bias is not None
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(8, {8}), ("n", {1, 4, 64})])
+def test_products_get_the_schedule_for_their_rows(path, builder, monkeypatch, batch, rows):
+    asked = []
+    monkeypatch.setattr(lowering, "choose", lambda w, *more: asked.append(w) or choose(w, *more))
+    model = builder((20,))
+    model.node("MatMul", "x", model.weight(20, 33))
+    plan = load_plan(model.save(path, batch))
+    assert {(work.rows, work.columns, work.depth) for work in asked} == {
+        (count, 33, 20) for count in rows
+    }
+    x = model.rng.standard_normal((8, 20)).astype(np.float32)
+    (want,) = onnxruntime.InferenceSession(path).run(None, {"x": x})
+    np.testing.assert_allclose(plan(x), want, atol=1e-5)
 
 
 def test_a_residual_network(path, residual_network):

@@ -100,6 +100,10 @@ class Value:
         return math.prod(size if isinstance(size, int) else sizes[size] for size in self.shape)
 
 
+PRODUCTS = ("conv", "dense")
+"""Operators that multiply with weights and sum over all channels."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operator:
     """One fused operator.
@@ -146,6 +150,12 @@ class Operator:
     scale: float = 1.0
     rounded: Levels | None = None
     algorithm: str = "direct"
+
+    @property
+    def takes_residual(self) -> bool:
+        """Whether another branch can still join it."""
+        is_plain = len(self.inputs) == 1 and not self.activation
+        return self.kind in PRODUCTS and is_plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ def shipped() -> tuple[Record, ...]:
     return tuple(Record.from_json(line) for line in lines)
 
 
+@functools.lru_cache(maxsize=4096)
 def workload_of(key: str) -> Workload:
     """Returns the workload that a record's key names.
 

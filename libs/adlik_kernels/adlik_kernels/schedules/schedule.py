@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from adlik_kernels.errors import InvalidSchedule
@@ -27,9 +27,6 @@ PACKED_BYTES = 1 << 18
 
 PAGE, WAYS = 4096, 8
 """Rows this many bytes apart share a set of the first cache, which holds so many of them."""
-
-
-_KINDS = {"int": int, "str": str, "bool": bool}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +68,18 @@ class Schedule:
         Raises:
             InvalidSchedule: A field is missing, unknown or of the wrong type.
         """
-        kinds = {field.name: _KINDS[str(field.type)] for field in fields(cls)}
         values = {"pack": False, **values}
-        if set(values) != set(kinds):
+        if set(values) != set(_KINDS):
             raise InvalidSchedule(
-                f"A schedule has the fields {sorted(kinds)}, not {sorted(values)}."
+                f"A schedule has the fields {sorted(_KINDS)}, not {sorted(values)}."
             )
-        wrong = [name for name, kind in kinds.items() if type(values[name]) is not kind]
+        wrong = [name for name, kind in _KINDS.items() if type(values[name]) is not kind]
         if wrong:
             raise InvalidSchedule(f"The fields {wrong} of a schedule have the wrong type.")
         return cls(**values)
 
+
+_KINDS = {name: type(value) for name, value in Schedule().to_dict().items()}
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "unroll": (1, 2, 4),

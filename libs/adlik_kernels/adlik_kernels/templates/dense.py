@@ -176,9 +176,10 @@ class _Nest:
             out_row=size * self.workload.columns,
             w_step=4 * self.width,
         )
-        x = self.copy if self.schedule.pack else p[X]
-        within = e.rem(row, self.covered) if self.schedule.pack else row
-        x = e.at(x, e.add(e.mul(within, tile.x_row), e.mul(part.k, 4)))
+        rows_of_x, number = p[X], row
+        if self.schedule.pack:
+            rows_of_x, number = self.copy, e.rem(row, self.covered)
+        x = e.at(rows_of_x, e.add(e.mul(number, tile.x_row), e.mul(part.k, 4)))
         panel_bytes = 4 * self.width * self.words
         w_offset = e.add(e.mul(part.panel, panel_bytes), e.mul(part.k, tile.w_step))
         column = e.mul(part.panel, self.width)

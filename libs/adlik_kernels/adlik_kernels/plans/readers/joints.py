@@ -7,11 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from adlik_kernels.plans.graph import Node, Operator, UnsupportedGraph, Value, as_float
+from adlik_kernels.plans.graph import (
+    PRODUCTS,
+    Node,
+    Operator,
+    UnsupportedGraph,
+    Value,
+    as_float,
+)
 from adlik_kernels.plans.reader import Reader
 from adlik_kernels.plans.readers import activations, attention, levels, normalization
-
-PRODUCTS = ("conv", "dense")
 
 
 def add(reader: Reader, node: Node) -> None:
@@ -34,17 +39,11 @@ def add(reader: Reader, node: Node) -> None:
         raise UnsupportedGraph("A plan adds two values of one shape.")
     for base, other in ((right, left), (left, right)):
         before = reader.only_maker(base)
-        if before is not None and takes_residual(before):
+        if before is not None and before.takes_residual:
             fused = replace(before, inputs=(before.inputs[0], other))
             reader.remake(before, fused, node.outputs[0])
             return
     reader.emit(Operator("sum", (left, right), node.outputs[0]), reader.values[left])
-
-
-def takes_residual(operator: Operator) -> bool:
-    """Whether another branch can still join an operator."""
-    is_plain = len(operator.inputs) == 1 and not operator.activation
-    return operator.kind in PRODUCTS and is_plain
 
 
 def _add_constant(reader: Reader, node: Node, place: int) -> None:

@@ -201,9 +201,9 @@ def _product_of(reader: Reader, name: str) -> Operator | None:
     if view is not None and reader.uses[reader.name(name)] > 1:
         return None
     before = reader.only_maker(view.sources[0] if view is not None else reader.name(name))
-    if before is None or before.w_scale is None or before.kind not in {"conv", "dense"}:
+    if before is None or before.w_scale is None or not before.takes_residual:
         return None
-    return before if len(before.inputs) == 1 and not before.activation else None
+    return before
 
 
 def activate(reader: Reader, node: Node, activation: str) -> bool:
