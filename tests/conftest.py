@@ -13,6 +13,36 @@ from pathlib import Path
 import pytest
 from adlik_common.settings import ServiceSettings
 
+_NOT_RUN = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Sets aside what this machine cannot run; it is counted, and is no passed test."""
+    marked = [(item, item.get_closest_marker("needs_level")) for item in items]
+    if not any(mark for _, mark in marked):
+        return
+    from adlik_kernels.machine.target import LEVELS, host
+
+    above = LEVELS[LEVELS.index(host().level) + 1 :]
+    aside = {id(item): mark.args[0] for item, mark in marked if mark and mark.args[0] in above}
+    config.stash[_NOT_RUN] = {level: list(aside.values()).count(level) for level in above}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in aside])
+    items[:] = [item for item in items if id(item) not in aside]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Says how much was not run here, and why."""
+    counts = config.stash.get(_NOT_RUN, {})
+    if not any(counts.values()):
+        return
+    from adlik_kernels.machine.target import host
+
+    parts = ", ".join(f"{count} need {level}" for level, count in counts.items() if count)
+    terminalreporter.write_line(
+        f"not run here: {sum(counts.values())} tests ({parts}; the level of this run is "
+        f"{host().level})"
+    )
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:

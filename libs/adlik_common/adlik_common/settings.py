@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
 GIB = 1 << 30
+
+CpuLevel = Literal["", "portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"]
+"""What a processor may be capped at, in rising order; "" for not at all."""
 
 
 class ServiceSettings(BaseSettings):
@@ -60,5 +64,8 @@ class ServiceSettings(BaseSettings):
         "",
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",
         description="Collector to export traces to as well; OpenTelemetry's own variable.",
+    )
+    cpu_level: CpuLevel = Field(
+        "", description="Highest instruction set that is used; empty: all that the processor has."
     )
     log_level: str = Field("INFO", description="Python logging level.")

@@ -6,8 +6,11 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from adlik_common.settings import ServiceSettings
+
 _CPUINFO = Path("/proc/cpuinfo")
 _BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86, Arm
+_BFLOAT16_CAPS = frozenset({"", "avx512_bf16", "amx"})
 
 
 @cache
@@ -17,8 +20,8 @@ def flags() -> frozenset[str]:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 matrices itself."""
-    return bool(flags() & _BFLOAT16)
+    """Whether the processor multiplies bfloat16 matrices itself, and is not capped below that."""
+    return bool(flags() & _BFLOAT16) and ServiceSettings().cpu_level in _BFLOAT16_CAPS
 
 
 def model_name() -> str:

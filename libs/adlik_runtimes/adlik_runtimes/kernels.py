@@ -82,7 +82,7 @@ class Kernels:
 
     def unavailable(self) -> str:
         """Returns why plans do not run here, "" where they do."""
-        return import_fault("adlik_kernels") or import_fault("onnx")
+        return import_fault("adlik_kernels") or import_fault("onnx") or _machine_fault()
 
     def precisions(self) -> tuple[str, ...]:
         """Returns what plans compute in: the graph itself says which."""
@@ -93,6 +93,8 @@ class Kernels:
         import adlik_kernels
 
         check_precision(self, precision)
+        if fault := _machine_fault():
+            raise EngineFailed(f"Kernels do not run here: {fault}", cure="Correct the setting.")
         try:
             if path.is_dir():
                 if (path / RECORDS_FILE).is_file():
@@ -128,6 +130,18 @@ def keep_records_in(folder: Path) -> None:
     if known.is_file():
         shutil.copyfile(known, own)
     adlik_kernels.configure(records=own)
+
+
+def _machine_fault() -> str:
+    """Why kernels can't be made for this machine: it is capped at what it does not have."""
+    from adlik_kernels import KernelError
+    from adlik_kernels.machine.target import host
+
+    try:
+        host()
+    except KernelError as error:
+        return str(error)
+    return ""
 
 
 def _spec(source: Any, name: str) -> TensorSpec:

@@ -39,6 +39,7 @@ MODEL_FILE = "model.xml"
 # Up to this size a copy takes less time than making a writable view.
 _CHEAP_COPY_BYTES = 1 << 16
 
+_HINT = "INFERENCE_PRECISION_HINT"
 # int8 graphs name their 8-bit parts themselves; the hint is for the rest of them.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 _DATATYPES = {
@@ -129,11 +130,22 @@ class OpenVinoModel:
             if shapes is not None:
                 model = model.clone()
                 model.reshape(dict(zip(model.inputs, map(list, shapes), strict=True)))
-            return self._core.compile_model(model, "CPU", self._config).create_infer_request()
+            compiled = self._core.compile_model(model, "CPU", self._config)
         except RuntimeError as error:
             if shapes is not None:
                 return None
             raise EngineFailed(f"OpenVINO could not compile the model: {_words(error)}") from error
+        self._check_precision(compiled)
+        return compiled.create_infer_request()
+
+    def _check_precision(self, compiled: Any) -> None:
+        """OpenVINO does not say that the processor lacks a precision: it computes in another."""
+        wanted, found = self._config[_HINT], compiled.get_property(_HINT).get_type_name()
+        if found != wanted:
+            raise EngineFailed(
+                f"OpenVINO would compute in {found} on this machine, not in {wanted}.",
+                cure="Compile for a precision that the processor has.",
+            )
 
     def _why(self, arrays: list[Array], error: Exception) -> AdlikError:
         for spec, array in zip(self.inputs, arrays, strict=True):
@@ -172,7 +184,7 @@ class OpenVino:
         check_precision(self, precision)
         config: dict[str, Any] = {
             # By default OpenVINO would compute in bfloat16 wherever the processor has it.
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            _HINT: _HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
             # Replicas beside each other would otherwise pin their threads to the same cores.

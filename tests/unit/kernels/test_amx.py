@@ -34,10 +34,13 @@ from adlik_kernels.workload import Conv2d, Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-TARGETS = {"emulated": replace(host(), level="amx", features=host().features | {EMULATED})}
-if host().level == "amx":
-    TARGETS["instructions"] = host()
-modes = pytest.mark.parametrize("mode", TARGETS)
+from .levels import needs
+
+TARGETS = {
+    "emulated": replace(host(), level="amx", features=host().features | {EMULATED}),
+    "instructions": host(),
+}
+modes = pytest.mark.parametrize("mode", ["emulated", needs("amx", "instructions")])
 seeds = st.integers(0, 2**32 - 1)
 
 

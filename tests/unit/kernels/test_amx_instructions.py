@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from adlik_kernels.codegen import build
@@ -17,7 +16,7 @@ from adlik_kernels.codegen.tile_emulation import define_emulation
 from adlik_kernels.codegen.tiles import instruct, number
 from adlik_kernels.machine import amx, roofline
 from adlik_kernels.machine.pool import shared
-from adlik_kernels.machine.target import Target, host, level_of
+from adlik_kernels.machine.target import host, level_of
 from adlik_kernels.schedules.schedule import Schedule
 from adlik_kernels.templates.conv import conv2d_module
 from adlik_kernels.templates.dense import dense_module
@@ -26,13 +25,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llvmlite import ir
 
-FEATURES = frozenset({
-    *("64bit", "avx", "avx2", "avx512bf16", "avx512bw", "avx512cd", "avx512dq", "avx512f"),
-    *("avx512vl", "avx512vnni", "bmi", "bmi2", "cmov", "cx8", "f16c", "fma", "fxsr", "lzcnt"),
-    *("mmx", "popcnt", "sse", "sse2", "sse3", "sse4.1", "sse4.2", "ssse3"),
-})  # fmt: skip
+from .levels import needs
+from .machines import MACHINES
+
 TILES = frozenset({"amx-tile", "amx-int8", "amx-bf16"})
-RAPIDS = Target("sapphirerapids", FEATURES | TILES, "amx", 2, 48 << 10, 2 << 20, 32 << 20)
+RAPIDS = MACHINES["amx"]
 """A processor with AMX that is compiled for, here or not."""
 
 
@@ -55,8 +52,7 @@ def product_module(name, *, emulated):
     return module
 
 
-MODES = {"emulated": host(), **({"instructions": host()} if host().level == "amx" else {})}
-modes = pytest.mark.parametrize("mode", MODES)
+modes = pytest.mark.parametrize("mode", ["emulated", needs("amx", "instructions")])
 
 
 def multiply(mode, name, shape, total, left, right):
@@ -71,7 +67,7 @@ def multiply(mode, name, shape, total, left, right):
         "product",
         (name, mode),
         lambda: product_module(name, emulated=mode == "emulated"),
-        MODES[mode],
+        host(),
     )
     kernel = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
     places = [array.ctypes.data for array in (block, total, left, right, out)]
@@ -174,8 +170,7 @@ def test_emulated_tiles_refuse_what_the_processor_refuses():
 
 def instructions(module, target=RAPIDS):
     """Counts of tile instructions in a compiled module, by function."""
-    build._initialize()
-    text = build._machine(target).emit_assembly(llvm.parse_assembly(str(module)))
+    text = build.machine_code(str(module), target, optimize=False)
     assert "emulated" not in text
     found, function = {}, ""
     for line in text.splitlines():

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, attention, configure
-from adlik_kernels.machine import target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 KINDS = ((32, ""), (20, "keys"), (7, "scores"), (80, "keys"))
 """Depths of heads with masks: few, for each pair is a kernel of its own."""
 

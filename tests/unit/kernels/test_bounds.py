@@ -7,9 +7,9 @@ from pathlib import Path
 
 import adlik_kernels
 import pytest
-from adlik_kernels.machine import target
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 NO_OPERATORS = {
     *("Configuration", "configure", "configured"),
     *("BuildFailed", "InvalidOperand", "InvalidRecord", "InvalidSchedule"),

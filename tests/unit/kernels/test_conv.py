@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, Quantization, prepare_conv2d, prepare_conv2d_int8
-from adlik_kernels.machine import target
 from adlik_kernels.references import activate, conv2d_reference
 from adlik_kernels.schedules.conv import cut_k, even_tiles
 from adlik_kernels.schedules.schedule import NEXT, Schedule
@@ -12,7 +11,7 @@ from adlik_kernels.workload import Conv2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
 
 
 def operands(seed, shape, filters, kernel):

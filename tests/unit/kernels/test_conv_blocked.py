@@ -8,7 +8,6 @@ from adlik_kernels import (
     prepare_conv2d,
     prepare_conv2d_int8,
 )
-from adlik_kernels.machine import target
 from adlik_kernels.references import (
     activate,
     blocked_reference,
@@ -18,7 +17,8 @@ from adlik_kernels.references import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 LAYOUTS = [("blocked", "blocked"), ("last", "blocked"), ("blocked", "last")]
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, configure, dense, prepare_dense
-from adlik_kernels.machine import target
 from adlik_kernels.operators import dense as products
 from adlik_kernels.operators.packing import to_bf16
 from adlik_kernels.operators.rounding import round_to_bf16
@@ -14,7 +13,8 @@ from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 few = settings(max_examples=10, deadline=None)
 
 

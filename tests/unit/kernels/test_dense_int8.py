@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, Quantization, prepare_dense_int8
-from adlik_kernels.machine import target
 from adlik_kernels.references import activate, dense_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
 
 
 def operands(seed, rows, columns, depth):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, configuration, prepare_depthwise
 from adlik_kernels.codegen.build import load
-from adlik_kernels.machine import pool, target
+from adlik_kernels.machine import pool
 from adlik_kernels.operators.operands import address
 from adlik_kernels.operators.packing import pad_columns
 from adlik_kernels.references import activate, conv2d_reference
@@ -16,7 +16,9 @@ from adlik_kernels.templates.small import Grid
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+from .machines import MACHINES
+
 sides = {
     "batch": st.integers(1, 3),
     "size": st.tuples(st.integers(1, 19), st.integers(1, 19)),
@@ -138,8 +140,7 @@ def test_runs_cover_a_row(batch, size, channels, window, stride, padding, pixels
 
 
 def test_a_tile_is_no_higher_than_the_picture():
-    for level in LEVELS:
-        machine = target.host().masked_to(level)
+    for machine in MACHINES.values():
         for height in range(1, 20):
             for touched in (1000, 10**9):
                 tile = depthwise_default((height, 9), touched, (1, 1), machine)

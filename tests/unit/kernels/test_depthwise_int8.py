@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, Quantization, prepare_depthwise_int8
-from adlik_kernels.machine import target
 from adlik_kernels.references import activate, conv2d_reference
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 EXACT = Quantization(1.0, 0, 1.0)
 
 

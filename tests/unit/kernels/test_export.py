@@ -6,9 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 from adlik_kernels import BuildFailed, export_plan, load_plan
-from adlik_kernels.machine import target
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
 
 PROGRAM = """
 #include <stdio.h>

@@ -8,12 +8,11 @@ from adlik_kernels import (
     prepare_conv2d_int8,
     prepare_dense_int8,
 )
-from adlik_kernels.machine import target
 from adlik_kernels.references import activate, conv2d_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
 
 
 def dense_case(rng, rows, columns, depth):

@@ -10,11 +10,26 @@ import numpy as np
 import pytest
 from adlik_kernels import BuildFailed, KernelError, configure, configured, prepare_dense
 from adlik_kernels.codegen import build as build_room
+from adlik_kernels.codegen.isa import dot_of
 from adlik_kernels.machine.latency import edges, ring
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.machine.pool_code import pool_module
 from adlik_kernels.machine.roofline import Roofline, roofline
-from adlik_kernels.machine.target import LEVELS, host, level_of
+from adlik_kernels.machine.target import (
+    CAP_VARIABLE,
+    CAPS,
+    LEVELS,
+    capped,
+    host,
+    level_of,
+    most_of,
+    uncapped,
+)
+from adlik_kernels.schedules.schedule import Schedule
+from adlik_kernels.templates.dense import dense_module
+from adlik_kernels.workload import Dense
+
+from .machines import MACHINES
 
 
 def test_levels_need_all_below_them():
@@ -40,17 +55,77 @@ def test_a_level_that_is_not_here_is_refused():
             configure(level=level)
 
 
-def test_masked_code_has_no_wide_registers():
-    import llvmlite.binding as llvm
-    from adlik_kernels.schedules.schedule import Schedule
-    from adlik_kernels.templates.dense import dense_module
-    from adlik_kernels.workload import Dense
+@pytest.mark.parametrize("name", MACHINES)
+def test_code_has_the_registers_of_its_machine_and_no_wider_ones(name):
+    """Compiled for every kind of machine, whatever this one is."""
+    machine = MACHINES[name]
+    text = str(dense_module(Dense(8, 64, 16), Schedule(4, 2), machine))
+    assert build_room.compile_module(text, machine).startswith(b"\x7fELF")
+    code = build_room.machine_code(text, machine)
+    found = {width for width in ("xmm", "ymm", "zmm") if f"%{width}" in code}
+    widest = {4: "xmm", 8: "ymm", 16: "zmm"}[machine.lanes]
+    assert widest in found
+    assert found <= set(("xmm", "ymm", "zmm")[: ("xmm", "ymm", "zmm").index(widest) + 1])
 
-    target = host().masked_to("avx2") if host().level != "portable" else host()
-    text = str(dense_module(Dense(8, 32, 16), Schedule(4, 2), target))
-    build_room.compile_module(text, target)
-    machine = build_room._machine(target)
-    assert "zmm" not in machine.emit_assembly(llvm.parse_assembly(text))
+
+@pytest.mark.parametrize(
+    ("dtype", "instruction", "users"),
+    [
+        ("int8", "vpdpbusd", {"avx512_vnni", "avx512_bf16"}),
+        ("bf16", "vdpbf16ps", {"avx512_bf16"}),
+        ("int8", "tdpbusd", {"amx"}),
+        ("bf16", "tdpbf16ps", {"amx"}),
+    ],
+)
+def test_products_of_short_numbers_use_what_their_machine_has(dtype, instruction, users):
+    found = set()
+    for name, machine in MACHINES.items():
+        schedule = Schedule(16, 2) if name == "amx" else Schedule(4, 2)
+        text = str(dense_module(Dense(16, 64, 64, dtype), schedule, machine))
+        if instruction in build_room.machine_code(text, machine):
+            found.add(name)
+    assert found == users
+
+
+def test_there_is_a_machine_for_every_cap():
+    assert tuple(MACHINES) == CAPS
+    for name, machine in MACHINES.items():
+        assert most_of(machine.features) == name
+        assert machine.level == level_of(machine.features)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_capped_machine_is_an_older_one(name):
+    machine, below = MACHINES[name], CAPS[: CAPS.index(name) + 1]
+    assert capped(machine, name) == machine
+    for cap in below:
+        older = capped(machine, cap)
+        assert most_of(older.features) == cap
+        assert older.level == level_of(older.features)
+        assert older.features <= machine.features
+        assert dot_of("int8", older) == dot_of("int8", MACHINES[cap])
+    for cap in set(CAPS) - set(below):
+        with pytest.raises(KernelError, match=f"no {cap}: it has {name}"):
+            capped(machine, cap)
+    with pytest.raises(KernelError, match="no instruction set 'sse9'"):
+        capped(machine, "sse9")
+
+
+@pytest.mark.parametrize("cap", CAPS)
+def test_a_variable_caps_a_process_and_its_children(cap, monkeypatch):
+    """Measured in a child; a cap above this machine is refused there in words."""
+    monkeypatch.setenv(CAP_VARIABLE, cap)
+    program = (
+        "from adlik_kernels import KernelError\n"
+        "from adlik_kernels.machine.target import host, most_of\n"
+        "try: print(most_of(host().features))\n"
+        "except KernelError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    has = CAPS.index(cap) <= CAPS.index(most_of(uncapped().features))
+    assert done.stdout.strip() == cap if has else f"no {cap}" in done.stdout
 
 
 def test_the_second_process_compiles_nothing(tmp_path):

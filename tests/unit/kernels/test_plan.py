@@ -6,7 +6,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from adlik_kernels import InvalidOperand, UnsupportedGraph, load_plan
-from adlik_kernels.machine import target
 from adlik_kernels.plans import lowering
 from adlik_kernels.plans.arena import Lifetime, arrange
 from adlik_kernels.schedules.registry import choose
@@ -14,7 +13,7 @@ from adlik_kernels.workload import ACTIVATION_NAMES
 from hypothesis import given
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import pytest
 from adlik_kernels import InvalidOperand, Levels, add_quantized, dequantize, look_up, quantize
 from adlik_kernels.codegen.build import load
 from adlik_kernels.configuration import target as configured_target
-from adlik_kernels.machine import target
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.operands import address
 from adlik_kernels.templates.grids import Grid
@@ -19,7 +18,8 @@ from adlik_kernels.templates.quantized import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 LOWEST = {"uint8": 0, "int8": -128}
 SPECIAL = [np.nan, np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0, 1.25, 1.75, -1.25]
 some = settings(max_examples=40, deadline=None)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, configure, layer_norm, softmax
-from adlik_kernels.machine import target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 COLUMNS = (1, 7, 64, 100, 384)
 few = settings(max_examples=15, deadline=None)
 

@@ -20,9 +20,8 @@ from adlik_kernels.workload import Conv2d, Dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .machines import MACHINES
 from .records import CONVOLUTION, WORKLOAD, record
-
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
 
 shapes = st.builds(
     Dense,
@@ -34,9 +33,9 @@ shapes = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(workload=shapes, level=st.sampled_from(LEVELS), seed=st.integers())
-def test_what_a_space_gives_is_allowed(workload, level, seed):
-    space = Space(workload, host().masked_to(level), 2)
+@given(workload=shapes, machine=st.sampled_from(list(MACHINES)), seed=st.integers())
+def test_what_a_space_gives_is_allowed(workload, machine, seed):
+    space = Space(workload, MACHINES[machine], 2)
     rng = random.Random(seed)
     schedule = space.sample(rng)
     for given_one in (schedule, space.neighbour(schedule, rng)):
@@ -92,22 +91,26 @@ def test_every_thread_finds_work_in_a_schedule(workload):
     assert space.shares(narrow) == (wide > 1 or workload.rows == 1)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "reason"),
-    [
-        (Schedule(0, 1), "needs rows"),
-        (Schedule(40, 3), "spills"),
-        (Schedule(12, 2, unroll=2), "unrolled"),
-        (Schedule(4, 2, unroll=3), "unknown"),
-        (Schedule(4, 2, parallel="both"), "unknown"),
-        (Schedule(4, 2, k_block=128), "no smaller"),
-        (Schedule(4, 2, pack=True), "copied"),
-        (Schedule(8, 2, row_tiles=64, order="rows", pack=True), "copied"),
-    ],
+EVERYWHERE = (
+    (Schedule(0, 1), "needs rows"),
+    (Schedule(40, 3), "spills"),
+    (Schedule(4, 2, unroll=3), "unknown"),
+    (Schedule(4, 2, parallel="both"), "unknown"),
+    (Schedule(4, 2, k_block=128), "no smaller"),
+    (Schedule(4, 2, pack=True), "copied"),
+    (Schedule(8, 1, row_tiles=64, order="rows", pack=True), "copied"),
 )
-def test_a_schedule_outside_the_space_is_refused(schedule, reason):
-    with pytest.raises(InvalidSchedule, match=reason):
-        dense_module(WORKLOAD, schedule, host())
+UNROLLED = Schedule(12, 2, unroll=2)
+"""Too large to be unrolled where there are 32 registers, too large at all where there are 16."""
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_a_schedule_outside_the_space_is_refused(machine):
+    unrolled = (UNROLLED, "unrolled" if machine.registers == 32 else "spills")
+    for schedule, reason in (*EVERYWHERE, unrolled):
+        with pytest.raises(InvalidSchedule, match=reason):
+            dense_module(WORKLOAD, schedule, machine)
+    dense_module(WORKLOAD, Schedule(4, 2, unroll=2), machine)
 
 
 @pytest.mark.parametrize(
@@ -178,24 +181,37 @@ def test_shipped_records_fit_their_workloads():
             assert space.fault(found.schedule) == ""
 
 
-def test_the_registry_goes_from_exact_to_near_to_default(empty_cache):
-    far = Dense(7, 3001, 5)
-    assert choose(far, host(), 2).origin == "default"
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
+def test_the_registry_goes_from_exact_to_near_to_default(machine, empty_cache):
+    far, key = Dense(7, 3001, 5), machine.key
+    assert choose(far, machine, 2).origin == "default"
     mine, other = Schedule(4, 2, unroll=2, parallel="columns"), Schedule(2, 2, parallel="columns")
     database = Database(database_path())
-    database.add(record(far, mine, speed=1.2))
-    database.add(record(far, other, speed=9.0, target=f"elsewhere-{host().level}"))
-    chosen = choose(far, host(), 2)
+    database.add(record(far, mine, speed=1.2, target=key))
+    database.add(record(far, other, speed=9.0, target=f"elsewhere-{machine.level}"))
+    chosen = choose(far, machine, 2)
     assert (chosen.origin, chosen.schedule) == ("record", mine)
-    near = choose(Dense(7, 3001, 9), host(), 2)
+    near = choose(Dense(7, 3001, 9), machine, 2)
     assert (near.origin, near.schedule, near.source) == ("nearest", mine, far.key)
-    assert choose(far, host(), 1).origin == "default"
-    assert choose(Dense(7, 3001, 5, "bf16"), host(), 2).origin == "default"
-    faster = Schedule(4, 4, parallel="columns")
-    database.add(record(far, faster, speed=1.3))
-    assert choose(far, host(), 2).schedule == faster
-    database.add(record(far, faster, speed=1.1))
-    assert choose(far, host(), 2).schedule == mine
+    assert choose(far, machine, 1).origin == "default"
+    assert choose(Dense(7, 3001, 5, "bf16"), machine, 2).origin == "default"
+    faster = Schedule(2, 4, parallel="columns")
+    database.add(record(far, faster, speed=1.3, target=key))
+    assert choose(far, machine, 2).schedule == faster
+    database.add(record(far, faster, speed=1.1, target=key))
+    assert choose(far, machine, 2).schedule == mine
     slow = Dense(3001, 7, 5)
-    database.add(record(slow, mine, speed=0.99))
-    assert choose(slow, host(), 2).origin == "default"
+    database.add(record(slow, mine, speed=0.99, target=key))
+    assert choose(slow, machine, 2).origin == "default"
+
+
+def test_a_record_that_this_machine_cannot_run_is_not_chosen(empty_cache):
+    """A tile that fills the 32 registers of its own level spills where it was copied to."""
+    far, wide = Dense(7, 3001, 5), Schedule(4, 4, parallel="columns")
+    database = Database(database_path())
+    for name in ("avx2", "avx512"):
+        database.add(record(far, wide, speed=1.3, target=MACHINES[name].key))
+    assert choose(far, MACHINES["avx512"], 2).schedule == wide
+    chosen = choose(far, MACHINES["avx2"], 2)
+    assert chosen.origin != "record"
+    assert Space(far, MACHINES["avx2"], 2).fault(chosen.schedule) == ""

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 from adlik_kernels import InvalidOperand, configuration, prepare_conv2d_transposed
-from adlik_kernels.machine import pool, target
+from adlik_kernels.machine import pool
 from adlik_kernels.operators.operands import address
 from adlik_kernels.operators.packing import pad_columns
 from adlik_kernels.operators.transposed import pack_transposed, transposed_kernel
@@ -14,7 +14,8 @@ from adlik_kernels.templates.phases import Transposed2d, phase_pairs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 sides = {
     "size": st.tuples(st.integers(1, 9), st.integers(1, 9)),
     "channels": st.integers(1, 20),

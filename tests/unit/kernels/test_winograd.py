@@ -23,7 +23,8 @@ from adlik_kernels.workload import Conv2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEVELS = target.LEVELS[: target.LEVELS.index(target.host().level) + 1]
+from .levels import LEVELS
+
 ROUNDING = {2: 1e-6, 4: 1e-5}
 """What `prepare_winograd` promises, in parts of the largest result."""
 

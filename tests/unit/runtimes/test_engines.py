@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
+import openvino
 import psutil
 import pytest
 from adlik_common import errors
@@ -135,25 +139,59 @@ def test_a_precision_that_is_not_native_is_refused(save, engine):
         engine.load(path, precision="fp4")
 
 
-def test_openvino_computes_in_the_precision_that_is_asked_for(save, monkeypatch):
-    monkeypatch.setattr(cpu, "has_bfloat16", lambda: True)  # slow elsewhere, but it computes
+def test_openvino_computes_in_the_precision_that_is_asked_for_or_refuses(save, monkeypatch):
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: True)  # whether it is native or not
     path, weights = save()
     x = np.random.default_rng(1).standard_normal((1, 16)).astype(np.float32)
-    exact = expected(x, weights)[0]
-    error = {}
-    for precision in ("fp32", "bf16"):
-        model = registry.engine("openvino").load(path, precision=precision)
-        error[precision] = np.abs(model.run({"x": x})["y"] - exact).max()
+    exact, engine = expected(x, weights)[0], registry.engine("openvino")
+
+    def error(precision):
+        model = engine.load(path, precision=precision)
+        difference = np.abs(model.run({"x": x})["y"] - exact).max()
         model.close()
-    assert error["fp32"] < 1e-5
-    assert 1e-4 < error["bf16"] < 0.2
+        return difference
+
+    assert error("fp32") < 1e-5
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert 1e-4 < error("bf16") < 0.2
+        return
+    with pytest.raises(errors.EngineFailed, match="would compute in f32"):
+        error("bf16")
+
+
+@pytest.mark.parametrize(("level", "has"), [("", True), ("amx", True), ("avx512_vnni", False)])
+def test_a_capped_processor_has_no_bfloat16(monkeypatch, level, has):
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setenv("ADLIK_CPU_LEVEL", level)
+    assert cpu.has_bfloat16() == has
+
+
+@pytest.mark.parametrize(("level", "words"), [("mmx", "no instruction set 'mmx'"), ("", "")])
+def test_kernels_say_why_they_do_not_run_on_a_machine(save, monkeypatch, level, words):
+    path, _ = save()
+    program = f"""
+from pathlib import Path
+from adlik_common.errors import EngineFailed
+from adlik_runtimes import registry
+engine = registry.engine("kernels")
+print(engine.unavailable())
+try:
+    engine.load(Path({str(path)!r}))
+except EngineFailed as error:
+    print(error.message)
+"""
+    monkeypatch.setenv("ADLIK_CPU_LEVEL", level)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count(words) == 2 if words else not done.stdout.strip()
 
 
 def test_bfloat16_is_offered_only_where_the_processor_has_it(monkeypatch):
-    openvino = registry.engine("openvino")
+    engine = registry.engine("openvino")
     for has, offered in ((True, ("fp32", "bf16", "int8")), (False, ("fp32", "int8"))):
         monkeypatch.setattr(cpu, "has_bfloat16", lambda has=has: has)
-        assert openvino.precisions() == offered
+        assert engine.precisions() == offered
 
 
 def test_memory_is_given_back_on_close(save, engine):

@@ -40,12 +40,14 @@ class AmxTiles:
         dot: The same product on vectors, for the type of its sums and for its fused end.
         layout: What the tiles hold for whole blocks; blocks with fewer rows use a part of it.
         emulated: Whether `tile_emulation` stands in for the instructions.
+        packs: Whether the machine has the instructions of `levels.packed`.
     """
 
     workload: Fused
     dot: Dot
     layout: TileLayout
     emulated: bool
+    packs: bool
 
     @property
     def overlap(self) -> bool:
@@ -73,7 +75,8 @@ class _AmxWriter:
     def __init__(self, e: Emitter, tile: Tile, tiles: AmxTiles) -> None:
         self.e, self.tile, self.tiles, self.layout = e, tile, tiles, tiles.layout
         self.block = TileLayout(tile.rows, tile.vectors)
-        self.end = TileEnd(e, replace(tile, rows=1), tiles.workload, tiles.dot, LANES)
+        row = replace(tile, rows=1)
+        self.end = TileEnd(e, row, tiles.workload, tiles.dot, LANES, packs=tiles.packs)
         self.arguments = arguments_of(e, tile)
         self.row_bytes = TILE_BYTES * tile.vectors
         size = ir.Constant(I64, self.row_bytes * tile.rows)

@@ -1,11 +1,14 @@
 """From an LLVM module to an address: compile, keep the object file, load it; never compile twice.
 
+LLVM emits code in a child process (`compiler`), for it ends its process where it cannot.
+
 Object files are code: the cache must be a folder that only its owner can write to, or nothing is
 loaded from it.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import json
@@ -19,9 +22,12 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from adlik_kernels.codegen.compiler import Compiler
+from adlik_kernels.codegen.instructions import check_instructions
+from adlik_kernels.codegen.tiles import EMULATED
 from adlik_kernels.configuration import configured
 from adlik_kernels.errors import BuildFailed
-from adlik_kernels.machine.target import Target
+from adlik_kernels.machine.target import Target, host
 
 _GENERATORS = ("codegen", "templates", "operators", "machine", "schedules", "workload.py")
 """Folders and modules that write code or decide how it looks."""
@@ -31,27 +37,40 @@ _DIGEST = hashlib.sha256().digest_size
 
 _lock = threading.Lock()
 _loaded: dict[str, Loaded] = {}
+_compiler = Compiler()
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Code in memory.
+    """Code in memory, or for another machine.
 
     Attributes:
-        addresses: Addresses of its public functions, by name.
+        addresses: Addresses of its public functions, by name; none where this machine lacks what
+            the code needs.
         symbol: Name of its `kernel` in the object file, which no other object has.
         code: The object file.
         engine: What keeps the code in memory; held for the life of the process.
+        missing: Features that the code may use and this machine lacks.
     """
 
     addresses: dict[str, int]
     symbol: str
     code: bytes
     engine: Any
+    missing: tuple[str, ...] = ()
 
     @property
     def address(self) -> int:
-        """Address of its `kernel`."""
+        """Address of its `kernel`.
+
+        Raises:
+            BuildFailed: The code is for another machine: it can be exported, not run.
+        """
+        if self.missing:
+            raise BuildFailed(
+                f"{self.symbol} cannot run here: this machine has no {', '.join(self.missing)}.",
+                cure="Run it on a machine that has, or compile it for this one.",
+            )
         return self.addresses["kernel"]
 
 
@@ -63,6 +82,8 @@ def load(
     functions: tuple[str, ...] = ("kernel",),
 ) -> Loaded:
     """Returns loaded code, from memory, from the cache on disk, or compiled now.
+
+    Code for a machine that has more than this one is compiled, for export, and not loaded.
 
     Args:
         name: A readable beginning of the object file's name.
@@ -78,9 +99,18 @@ def load(
     with _lock:
         found = _loaded.get(key)
         if found is None:
-            found = _link(key, object_code(key, module, target), functions)
+            code = object_code(key, module, target)
+            if missing := missing_features(target):
+                found = Loaded({}, symbol(key), code, None, missing)
+            else:
+                found = _link(key, code, functions)
             _loaded[key] = found
     return found
+
+
+def missing_features(target: Target) -> tuple[str, ...]:
+    """Returns what code for a target may use and this machine lacks; such code is never run."""
+    return tuple(sorted(target.features - host().features - {EMULATED}))
 
 
 def object_code(key: str, module: Callable[[], Any], target: Target) -> bytes:
@@ -90,6 +120,7 @@ def object_code(key: str, module: Callable[[], Any], target: Target) -> bytes:
     kept = path.read_bytes() if path.exists() else b""
     code, digest = kept[:-_DIGEST], kept[-_DIGEST:]
     if digest != hashlib.sha256(code).digest():
+        _compiler.start()
         text = str(module()).replace('@"kernel"', f'@"{symbol(key)}"')
         code = compile_module(text, target)
         write_atomically(path, code + hashlib.sha256(code).digest())
@@ -112,44 +143,29 @@ def cache_key(name: str, facts: object, target: Target) -> str:
 
 
 def compile_module(text: str, target: Target) -> bytes:
-    """Compiles LLVM assembly to an object file.
+    """Compiles LLVM assembly to an object file, in a child process.
 
     Raises:
-        BuildFailed: LLVM rejects the text.
+        BuildFailed: The text names instructions that the target lacks; or LLVM rejects it, or ends
+            its process.
     """
-    module, machine = _optimized(text, target)
-    code: bytes = machine.emit_object(module)
-    return code
+    check_instructions(text, target)
+    return _compiler.compile(text, target)
 
 
-def machine_code(text: str, target: Target) -> str:
+def machine_code(text: str, target: Target, *, optimize: bool = True) -> str:
     """Compiles LLVM assembly to the machine's own, for people to read.
 
+    Args:
+        text: LLVM assembly.
+        target: The machine it is for.
+        optimize: Whether LLVM may rewrite the module first, as it does for object files.
+
     Raises:
-        BuildFailed: LLVM rejects the text.
+        BuildFailed: As for `compile_module`.
     """
-    module, machine = _optimized(text, target)
-    return str(machine.emit_assembly(module))
-
-
-def _optimized(text: str, target: Target) -> tuple[Any, Any]:
-    """Loops are written out and vectors chosen by the templates: LLVM shall not do so again."""
-    _initialize()
-    try:
-        module = llvm.parse_assembly(text)
-        module.verify()
-    except RuntimeError as error:
-        raise BuildFailed(
-            f"LLVM rejects a generated kernel: {error}", cure="This is a fault of the template."
-        ) from error
-    machine = _machine(target)
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
-    options.loop_unrolling = False
-    options.loop_vectorization = False
-    options.slp_vectorization = False
-    passes = llvm.create_pass_builder(machine, options)
-    passes.getModulePassManager().run(module, passes)
-    return module, machine
+    check_instructions(text, target)
+    return _compiler.compile(text, target, assembly=True, optimize=optimize).decode()
 
 
 def private_folder(path: Path) -> Path:
@@ -188,19 +204,12 @@ def _link(key: str, code: bytes, functions: tuple[str, ...]) -> Loaded:
     engine.finalize_object()
     names = {name: symbol(key) if name == "kernel" else name for name in functions}
     addresses = {name: engine.get_function_address(found) for name, found in names.items()}
+    if not all(addresses.values()):
+        raise BuildFailed(
+            f"{key} does not define all of {', '.join(functions)}.",
+            cure="This is a fault of the template.",
+        )
     return Loaded(addresses, symbol(key), code, engine)
-
-
-def _machine(target: Target) -> Any:
-    known = llvm.get_host_cpu_features()
-    features = ",".join(f"{'+' if name in target.features else '-'}{name}" for name in known)
-    return llvm.Target.from_default_triple().create_target_machine(
-        # 256-bit preference would split the 512-bit vectors that the templates write.
-        cpu=target.cpu,
-        features=f"{features},-prefer-256-bit",
-        opt=3,
-        reloc="pic",
-    )
 
 
 @functools.cache
@@ -219,3 +228,7 @@ def _generator_digest() -> str:
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+atexit.register(_compiler.close)
+os.register_at_fork(after_in_child=_compiler.forget)

@@ -50,8 +50,18 @@ class TileEnd:
             the rows of a tile in a loop moves them from row to row.
     """
 
-    def __init__(self, e: Emitter, tile: Tile, workload: Fused, dot: Dot, lanes: int) -> None:
+    def __init__(
+        self,
+        e: Emitter,
+        tile: Tile,
+        workload: Fused,
+        dot: Dot,
+        lanes: int,
+        *,
+        packs: bool = False,
+    ) -> None:
         self.e, self.tile, self.workload, self.lanes = e, tile, workload, lanes
+        self.packs = packs
         self.fused = dot.fused
         self.levels: Levels | None = None
         self.kept: dict[object, tuple[Value, ...]] = {}
@@ -102,7 +112,7 @@ class TileEnd:
 
     def _write_levels(self, total: Callable[[int, int], Value]) -> None:
         e, levels = self.e, self._read_levels()
-        together = GROUP if self.lanes == 16 and not self.tile.out_block else 1
+        together = GROUP if self.packs and not self.tile.out_block else 1
         for first in range(0, self.tile.vectors, together):
             columns = range(first, min(first + together, self.tile.vectors))
             for row in range(self.tile.rows):

@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from adlik_kernels.codegen.emit import F32, I8, I16, I32, Emitter, Value, splat_constant, vector
 from adlik_kernels.codegen.isa import multiply_add
+from adlik_kernels.machine.target import Target
 
 INVERSE, ZERO, RESIDUAL_SCALE, SUM_SCALE, AFTER = range(5)
 """Places of the numbers of a requantization; `operators.ends` tells what they are."""
@@ -19,6 +20,11 @@ CLIPPED = ("", "relu", "relu6")
 
 GROUP = 4
 """Vectors of levels that become one vector of bytes."""
+
+
+def packs(target: Target) -> bool:
+    """Returns whether a machine has the instructions of `packed`."""
+    return target.lanes == 16 and "avx512bw" in target.features
 
 
 @dataclass(frozen=True, slots=True)

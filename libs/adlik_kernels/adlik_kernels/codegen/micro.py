@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from adlik_kernels.codegen.amx import AmxTiles
 from adlik_kernels.codegen.emit import Emitter
 from adlik_kernels.codegen.isa import Dot, dot_of
+from adlik_kernels.codegen.levels import packs
 from adlik_kernels.codegen.tile import Tile
 from adlik_kernels.codegen.tiles import EMULATED, STEP, TILES, TileLayout, uses_tiles
 from adlik_kernels.codegen.ukernel import write_tile
@@ -40,6 +41,7 @@ class VectorTiles:
     workload: Fused
     dot: Dot
     lanes: int
+    packs: bool
 
     @property
     def overlap(self) -> bool:
@@ -54,7 +56,7 @@ class VectorTiles:
 
     def write(self, module: Any, tile: Tile) -> Any:
         """Writes a micro-kernel as a private function of a module and returns the function."""
-        return write_tile(module, tile, self.workload, self.dot, self.lanes)
+        return write_tile(module, tile, self.workload, self.dot, self.lanes, packs=self.packs)
 
 
 def micro_kernels(
@@ -73,8 +75,8 @@ def micro_kernels(
     """
     dot = dot_of(workload.dtype, target)
     if not uses_tiles(workload.dtype, target):
-        return VectorTiles(workload, dot, target.lanes)
+        return VectorTiles(workload, dot, target.lanes, packs(target))
     layout = TileLayout(*block, tail=words % STEP)
     if layout.tiles > TILES:
         raise InvalidSchedule(f"A block of {block} needs {layout.tiles} of {TILES} tiles.")
-    return AmxTiles(workload, dot, layout, EMULATED in target.features)
+    return AmxTiles(workload, dot, layout, EMULATED in target.features, packs(target))

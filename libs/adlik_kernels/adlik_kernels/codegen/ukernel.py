@@ -21,7 +21,9 @@ FIRST, SECOND = 3, 2
 """LLVM's numbers of the caches that a line is fetched into."""
 
 
-def write_tile(module: Any, tile: Tile, workload: Fused, dot: Dot, lanes: int) -> Any:
+def write_tile(
+    module: Any, tile: Tile, workload: Fused, dot: Dot, lanes: int, *, packs: bool = False
+) -> Any:
     """Writes a micro-kernel as a private function of a module and returns the function.
 
     Args:
@@ -30,10 +32,12 @@ def write_tile(module: Any, tile: Tile, workload: Fused, dot: Dot, lanes: int) -
         workload: The product it is part of, for its fused end.
         dot: The instructions to use.
         lanes: 32-bit lanes of one vector.
+        packs: Whether the machine has the instructions of `levels.packed`.
     """
     function = tile_function(module, tile)
     e = Emitter(function)
-    _TileWriter(e, tile, dot, lanes, TileEnd(e, tile, workload, dot, lanes)).write()
+    end = TileEnd(e, tile, workload, dot, lanes, packs=packs)
+    _TileWriter(e, tile, dot, lanes, end).write()
     return function
 
 

@@ -25,8 +25,16 @@ _NEEDED = {
 _FAMILIES = {
     "avx2": ("avx", "fma", "f16c", "vaes", "vpclmul", "xop"),
     "avx512": ("avx512", "avx10"),
+    "avx512_vnni": ("avx512vnni", "avxvnni"),
+    "avx512_bf16": ("avx512bf16", "avx512fp16", "avxneconvert"),
     "amx": ("amx",),
 }
+
+CAPS = ("portable", *_FAMILIES)
+"""What a process may be capped at, in rising order: `LEVELS`, and products of short numbers."""
+
+CAP_VARIABLE = "ADLIK_CPU_LEVEL"
+"""The environment variable that caps a process and its children; services document it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +92,48 @@ class Target:
             )
         if level == self.level:
             return self
-        hidden = tuple(p for above in LEVELS[LEVELS.index(level) + 1 :] for p in _FAMILIES[above])
-        kept = frozenset(name for name in self.features if not name.startswith(hidden))
+        kept = _without(self.features, LEVELS[LEVELS.index(level) + 1 :])
         return replace(self, features=kept, level=level)
+
+
+def capped(found: Target, cap: str) -> Target:
+    """Returns a machine as if its processor were an older one.
+
+    Finer than `masked_to`: a processor of level "avx512" may have the products of short numbers
+    (VNNI, BF16) or not.
+
+    Args:
+        found: The machine.
+        cap: One of `CAPS`.
+
+    Raises:
+        KernelError: The cap is unknown or above what the machine has.
+    """
+    if cap not in CAPS:
+        raise KernelError(f"There is no instruction set {cap!r}.", cure=f"Use one of {CAPS}.")
+    if CAPS.index(cap) > CAPS.index(most_of(found.features)):
+        raise KernelError(
+            f"This machine has no {cap}: it has {most_of(found.features)}.",
+            cure=f"Set {CAP_VARIABLE} to less, or run on another machine.",
+        )
+    kept = _without(found.features, CAPS[CAPS.index(cap) + 1 :])
+    return replace(found, features=kept, level=level_of(kept))
+
+
+def most_of(features: frozenset[str]) -> str:
+    """Returns the highest of `CAPS` that a processor's features contain."""
+    return next(cap for cap in reversed(CAPS) if _has(cap, features))
+
+
+def _has(cap: str, features: frozenset[str]) -> bool:
+    if cap in LEVELS:
+        return LEVELS.index(cap) <= LEVELS.index(level_of(features))
+    return _has("avx512", features) and cap.replace("_", "") in features
+
+
+def _without(features: frozenset[str], above: tuple[str, ...]) -> frozenset[str]:
+    hidden = tuple(beginning for name in above for beginning in _FAMILIES[name])
+    return frozenset(name for name in features if not name.startswith(hidden))
 
 
 def level_of(features: frozenset[str]) -> str:
@@ -101,15 +148,31 @@ def level_of(features: frozenset[str]) -> str:
 
 @functools.cache
 def host() -> Target:
-    """Returns the machine that this process runs on."""
+    """Returns the machine that this process runs on, capped if `CAP_VARIABLE` says so.
+
+    Raises:
+        KernelError: The cap is unknown or above what the machine has.
+    """
+    found = uncapped()
+    # The library stands alone, without the services' settings, and children must inherit the cap.
+    cap = os.environ.get(CAP_VARIABLE, "")  # noqa: TID251
+    return capped(found, cap) if cap else found
+
+
+def uncapped() -> Target:
+    """Returns the machine with all that it has.
+
+    Features above the level go: half of AVX-512 is of no use, and a template might choose by it.
+    """
     import llvmlite.binding as llvm
 
     features = without_refused(found_features())
+    level = level_of(features)
     l1, l2, l3 = (_cache_bytes(level) for level in (1, 2, 3))
     return Target(
         cpu=llvm.get_host_cpu_name(),
-        features=features,
-        level=level_of(features),
+        features=_without(features, LEVELS[LEVELS.index(level) + 1 :]),
+        level=level,
         cores=cores(),
         l1_bytes=l1 or 32 << 10,
         l2_bytes=l2 or 512 << 10,

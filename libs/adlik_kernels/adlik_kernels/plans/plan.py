@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adlik_kernels import configuration
+from adlik_kernels.codegen.build import missing_features
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.machine.pool import shared
 from adlik_kernels.operators.operands import address, aligned_empty, check
@@ -106,7 +107,8 @@ class Plan:
         self._made = [name for name in dict.fromkeys(graph.outputs) if name not in given]
         places = given | {name: at for at, name in enumerate(self._made)}
         self._ends = [places[name] for name in graph.outputs]
-        if not self._has_tokens:
+        # A plan for another machine can be exported, and says so when it is called.
+        if not self._has_tokens and not missing_features(configuration.target()):
             for batch in batches:
                 self._bind(batch, 1)
 

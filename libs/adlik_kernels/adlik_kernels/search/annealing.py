@@ -31,14 +31,15 @@ class Annealing:
         self._heat = HOT
 
     def ask(self) -> Schedule | None:
-        """Returns the default, then a neighbour that was not tried."""
+        """Returns the default, then a neighbour that was not tried; or any, if all were."""
         if self._here is None:
             return self._space.default()
         for _ in range(ATTEMPTS):
             schedule = self._space.neighbour(self._here[0], self._rng)
             if schedule not in self._seen:
                 return schedule
-        return None
+        draws = (self._space.sample(self._rng) for _ in range(ATTEMPTS))
+        return next((schedule for schedule in draws if schedule not in self._seen), None)
 
     def tell(self, schedule: Schedule, speed: float) -> None:
         """Walks there if it is faster, or by chance."""
