@@ -16,7 +16,7 @@ MANIFESTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBER
 PROTOS := $(shell find proto -name '*.proto') proto/generate.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check format bench bench-link bench-kernels bench-tuning proto clean
+.PHONY: help setup demo test test-isa check format bench bench-link bench-kernels bench-tuning proto clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: $(VENV)/ready ## push a real ImageNet model to a local mesh and watch it g
 
 test: $(VENV)/ready $(CLIENTS)/ready ## run all tests
 	$(BIN)/python -m pytest -q $(ARGS)
+
+test-isa: $(VENV)/ready ## tests as on an older processor: LEVEL=avx2, avx512, …; without, a short form one level below
+	$(BIN)/python -m tests.isa $(if $(LEVEL),--level $(LEVEL)) $(ARGS)
 
 check: $(VENV)/ready ## lint, types, arrows between packages, message contracts
 	$(BIN)/ruff check .
