@@ -3,14 +3,20 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
+from adlik_common.settings import CpuLevel
 from adlik_kernels.machine.target import CAP_VARIABLE, CAPS
 from onnx import helper, numpy_helper
 
 from tests import isa
+
+
+def test_services_know_the_levels_of_the_kernels():
+    assert get_args(CpuLevel) == ("", *CAPS)
 
 
 def test_every_level_has_a_mask_of_every_library():

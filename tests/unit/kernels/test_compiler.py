@@ -74,6 +74,15 @@ def test_a_function_that_nobody_defines_is_found_before_the_code_is_loaded():
         build.load("unlinked", "unlinked", lambda: made, host())
 
 
+def test_functions_of_the_c_library_are_known_from_the_first_kernel_on(compiler):
+    made = module()
+    e = Emitter(ir.Function(made, ir.FunctionType(VOID, []), "other"))
+    for name in ("pthread_self", "memcpy", "sched_getcpu", "expf"):
+        e.intrinsic(name, VOID, [])
+    e.builder.ret_void()
+    assert compiler.compile(str(made), host()).startswith(b"\x7fELF")
+
+
 def test_a_kernel_without_its_functions_is_refused():
     with pytest.raises(BuildFailed, match="does not define all of kernel, run"):
         build.load("short", "short", module, host(), ("kernel", "run"))

@@ -73,9 +73,13 @@ def _optimize(module: Any, machine: Any) -> None:
     passes.getModulePassManager().run(module, passes)
 
 
-def _rehearse(code: bytes) -> None:
+def _engine() -> Any:
     machine = llvm.Target.from_default_triple().create_target_machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+
+
+def _rehearse(code: bytes) -> None:
+    engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
 
@@ -102,6 +106,7 @@ def _main() -> None:
     os.dup2(2, 1)  # what LLVM prints is not a reply
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    _engine()  # the first one makes the C library's functions known to `address_of_symbol`
     _serve(sys.stdin.buffer, replies)
     os._exit(0)  # the loaded rehearsals need no farewell
 
