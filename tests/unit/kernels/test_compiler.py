@@ -132,7 +132,7 @@ def test_a_child_that_fails_costs_a_kernel_and_no_more(fault):
     compiler = Compiler(patience=1.0, program=(sys.executable, "-c", program))
     for _ in range(2):
         with pytest.raises(BuildFailed, match=words):
-            compiler.compile(IMPOSSIBLE * 100, host())
+            compiler.compile(IMPOSSIBLE * 500, host())  # more than a pipe holds
     compiler.close()
 
 

@@ -172,13 +172,13 @@ def test_agents_try_allowed_schedules_once(agent, name):
     assert all(space.fits(schedule) or schedule == space.default() for schedule in table.asked)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_annealing_goes_elsewhere_when_all_neighbours_were_tried(seed):
     space = Space(Dense(4, 32, 64), MACHINES["avx2"], 1)
     agent, everything = Annealing(space, seed), list(space)
-    assert len(everything) > 50
-    result = tune(space.workload, agent, Table(space.default()), trials=len(everything) // 2)
-    assert len(result.trials) == len(everything) // 2
+    assert len(everything) > 60
+    result = tune(space.workload, agent, Table(space.default()), trials=60)
+    assert len(result.trials) == 60
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -200,7 +200,7 @@ def test_agents_that_learn_beat_chance(agent, name):
     def found(agent):
         runs = [
             tune(WORKLOAD, AGENTS[agent](SPACES[name], seed), Table(IDEALS[name]), trials=40)
-            for seed in range(6)
+            for seed in range(3)
         ]
         return np.mean([run.best.speed for run in runs])
 

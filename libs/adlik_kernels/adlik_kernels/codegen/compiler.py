@@ -123,7 +123,9 @@ class Compiler:
         view = memoryview(message)
         try:
             while view:
-                view = view[child.stdin.write(view) :]
+                self._wait(deadline, writable=child.stdin)
+                # A pipe that is ready takes this much at once: a hung child blocks nobody.
+                view = view[child.stdin.write(view[: select.PIPE_BUF]) :]
         except BrokenPipeError as error:
             raise _Ended from error
         received = bytearray()
@@ -137,17 +139,29 @@ class Compiler:
 
     def _read(self, child: subprocess.Popen[bytes], deadline: float) -> bytes:
         assert child.stdout is not None
-        left = max(deadline - time.monotonic(), 0.0)
-        if not select.select([child.stdout], [], [], left)[0]:
-            self._end()
-            raise BuildFailed(
-                f"LLVM took more than {self._patience:g} s for a kernel and was stopped.",
-                cure="This is a fault of the template, or the machine is overloaded.",
-            )
+        self._wait(deadline, readable=child.stdout)
         part = os.read(child.stdout.fileno(), 1 << 16)
         if not part:
             raise _Ended
         return part
+
+    def _wait(
+        self,
+        deadline: float,
+        *,
+        readable: IO[bytes] | None = None,
+        writable: IO[bytes] | None = None,
+    ) -> None:
+        """Returns when a pipe is ready; past the deadline the child is killed."""
+        left = max(deadline - time.monotonic(), 0.0)
+        pipes = ([pipe] if pipe is not None else [] for pipe in (readable, writable))
+        if any(select.select(*pipes, [], left)):
+            return
+        self._end()
+        raise BuildFailed(
+            f"LLVM took more than {self._patience:g} s for a kernel and was stopped.",
+            cure="This is a fault of the template, or the machine is overloaded.",
+        )
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is not None and self._child.poll() is None:
