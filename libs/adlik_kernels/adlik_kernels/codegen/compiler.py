@@ -123,7 +123,7 @@ class Compiler:
         view = memoryview(message)
         try:
             while view:
-                self._wait(deadline, writable=child.stdin)
+                self._wait(deadline, [], [child.stdin])
                 # A pipe that is ready takes this much at once: a hung child blocks nobody.
                 view = view[child.stdin.write(view[: select.PIPE_BUF]) :]
         except BrokenPipeError as error:
@@ -139,23 +139,16 @@ class Compiler:
 
     def _read(self, child: subprocess.Popen[bytes], deadline: float) -> bytes:
         assert child.stdout is not None
-        self._wait(deadline, readable=child.stdout)
+        self._wait(deadline, [child.stdout], [])
         part = os.read(child.stdout.fileno(), 1 << 16)
         if not part:
             raise _Ended
         return part
 
-    def _wait(
-        self,
-        deadline: float,
-        *,
-        readable: IO[bytes] | None = None,
-        writable: IO[bytes] | None = None,
-    ) -> None:
+    def _wait(self, deadline: float, reads: list[IO[bytes]], writes: list[IO[bytes]]) -> None:
         """Returns when a pipe is ready; past the deadline the child is killed."""
         left = max(deadline - time.monotonic(), 0.0)
-        pipes = ([pipe] if pipe is not None else [] for pipe in (readable, writable))
-        if any(select.select(*pipes, [], left)):
+        if any(select.select(reads, writes, [], left)):
             return
         self._end()
         raise BuildFailed(
