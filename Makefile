@@ -29,7 +29,7 @@ demo: $(VENV)/ready ## push a real ImageNet model to a local mesh and watch it g
 test: $(VENV)/ready $(CLIENTS)/ready ## run all tests
 	$(BIN)/python -m pytest -q $(ARGS)
 
-test-isa: $(VENV)/ready ## tests as on an older processor: LEVEL=avx2, avx512, …; without, a short form one level below
+test-isa: $(VENV)/ready ## tests as on an older processor, LEVEL=avx2|avx512|…; without LEVEL a short form
 	$(BIN)/python -m tests.isa $(if $(LEVEL),--level $(LEVEL)) $(ARGS)
 
 check: $(VENV)/ready ## lint, types, arrows between packages, message contracts

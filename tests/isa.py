@@ -1,6 +1,6 @@
 """Runs the tests that depend on instruction sets on this machine as if it were an older one.
 
-    make test-isa                       # a short form, as in CI: one level below this machine's
+    make test-isa                       # a short form, as in CI: avx2, or portable where that is all
     make test-isa LEVEL=avx512_vnni     # all such tests, at a level that this machine has
 
 The mask reaches every library that can be told. What a level cannot run is counted as not run.
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--level", default="", help=f"one of {', '.join(CAPS)}; all tests")
     known, rest = parser.parse_known_args(arguments)
     mine = most_of(uncapped().features)
-    print(f"This machine: {machine()}, {mine}.", flush=True)
+    print(f"This machine: {machine()}, {mine}.")
     level = known.level or lower(mine)
     if level not in ("", *CAPS):
         parser.error(f"there is no level {level!r}: use one of {', '.join(CAPS)}")
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         return NOT_RUN if known.level else 0
     told = masks(level)
     print("Masked by " + ", ".join(f"{name}={value}" for name, value in told.items()) + ".")
-    print("ONNX Runtime has no such switch: it computes with all that the processor has.")
+    print("ONNX Runtime has no such switch: it computes with all it finds.", flush=True)
     tests = EVERYTHING if known.level else SHORT
     if any(Path(word.partition("::")[0]).exists() for word in rest):
         tests = ()

@@ -3,7 +3,7 @@
 KernelError
 ├── InvalidOperand     an array whose shape, dtype, layout or memory an operator cannot take
 ├── InvalidSchedule    a schedule outside the space of its workload and machine
-├── BuildFailed        code that LLVM rejects or a cache that is not safe to load from
+├── BuildFailed        code that LLVM rejects or dies of, code for another machine, an unsafe cache
 ├── MeasureFailed      a trial whose child crashed, hung or computed a wrong result
 └── InvalidRecord      a line of the tuning database that does not follow its format
 """
@@ -37,7 +37,7 @@ class InvalidSchedule(KernelError, ValueError):
 
 
 class BuildFailed(KernelError):
-    """Code that LLVM rejects, or a cache that is not safe to load from."""
+    """Code that LLVM rejects or dies of, that is for another machine, or from an unsafe cache."""
 
 
 class MeasureFailed(KernelError):
