@@ -1,6 +1,6 @@
 """Runs the tests that depend on instruction sets on this machine as if it were an older one.
 
-    make test-isa                       # a short form, as in CI: avx2, or portable where that is all
+    make test-isa                       # a short form, as in CI: avx2, or portable below it
     make test-isa LEVEL=avx512_vnni     # all such tests, at a level that this machine has
 
 The mask reaches every library that can be told. What a level cannot run is counted as not run.
