@@ -24,7 +24,7 @@ from adlik_kernels.search.trial import bench
 from adlik_kernels.workload import Conv2d, Dense
 
 from .machines import MACHINES
-from .records import CONVOLUTION, WORKLOAD, record
+from .records import CONVOLUTION, WORKLOAD, let_the_fastest_win, record
 
 SPACES = {name: Space(WORKLOAD, MACHINES[name], 2) for name in ("avx2", "avx512")}
 """With 16 registers there are a third of the schedules that 32 allow."""
@@ -358,12 +358,7 @@ def test_a_meter_measures_convolutions_and_the_registry_uses_them(empty_cache):
         result = tune(CONVOLUTION, Random(space), meter, trials=4, database=database)
     assert not any(trial.fault for trial in result.trials)
     assert [found.schedule for found in database] == [trial.schedule for trial in result.trials]
-    # How fast they were depends on what else the machine did: one is said to have won.
-    best = result.best.schedule
-    database.add(record(CONVOLUTION, best, speed=1e6, threads=1))
-    database.path.write_text(
-        "".join(r.to_json() + "\n" for r in database if r.schedule != best or r.speed == 1e6)
-    )
+    best = let_the_fastest_win(database)
     chosen = choose(CONVOLUTION, host(), 1)
     assert (chosen.origin, chosen.schedule) == ("record", best)
     larger = Conv2d(12, 9, 12, 40, kernel=(3, 3), stride=(2, 1), padding=(1, 1))
