@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import grpc.aio
-from adlik_common import service
+from adlik_common import addresses, service
 from adlik_common.health import serve_http
 from adlik_common.service import Context
 from adlik_proto.adlik.control.v1 import control_pb2_grpc
@@ -45,7 +45,7 @@ async def start(context: Context) -> AsyncIterator[None]:
         ControlServicer(control), server
     )
     data_plane.add_to_grpc(server)
-    server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
+    server.add_insecure_port(addresses.joined(settings.grpc_host, settings.grpc_port))
     app = make_app(context, control, data_plane.http_app)
     async with serve_http(
         app,
