@@ -39,7 +39,7 @@ async def start(context: Context) -> AsyncIterator[None]:
     context.background(jobs.export_metrics(context.bus), "queue metrics")
 
     control = Control(context, view)
-    data_plane = plane.build(context, settings)
+    data_plane = plane.build(context, settings, view.why_unserved)
     server = grpc.aio.server(options=data_plane.grpc_options)
     control_pb2_grpc.add_ControlServiceServicer_to_server(  # type: ignore[no-untyped-call]
         ControlServicer(control), server

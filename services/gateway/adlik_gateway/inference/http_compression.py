@@ -19,9 +19,14 @@ _ZLIB_METHOD = 8  # of zlib's head, RFC 1950
 class _Decompressor(Protocol):
     """What `zlib.decompressobj` returns."""
 
-    eof: bool
-    unconsumed_tail: bytes
-    unused_data: bytes
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 

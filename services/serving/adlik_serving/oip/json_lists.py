@@ -73,7 +73,7 @@ def cut_lists(text: memoryview) -> tuple[bytes, list[JsonList]]:
     position = search = 0
     while found := _LIST.search(text, search):
         start = search = found.end()
-        if text[found.start() - 1 : found.start()] == b"\\":  # a quote inside of a string
+        if found.start() and text[found.start() - 1] == ord("\\"):  # a quote inside of a string
             continue
         end = search = _end_of(text, start)
         parts += (text[position:start], b'{"\\u0001":%d}' % len(lists))
