@@ -48,15 +48,15 @@ class GrpcHealth:
             await context.abort(grpc.StatusCode.NOT_FOUND, "There is no such service here.")
         return _answer(status)
 
-    async def _watch(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def _watch(self, request: bytes, _: Context) -> AsyncIterator[bytes]:
         """Yields a service's status, and again whenever it changes."""
         service, told = _service(request), 0
         while True:
-            status = self._status(service)
+            stopping, status = self._stopping(), self._status(service)
             if status != told:
                 yield _answer(status)
                 told = status
-            if self._stopping():
+            if stopping:
                 return
             await self._changed(LOOK_SECONDS)
 
