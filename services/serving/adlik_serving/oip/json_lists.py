@@ -33,8 +33,10 @@ PLACEHOLDER = "\x01"
 _LIST = re.compile(rb'"data"\s*:\s*(?=\[)')
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_FINITE = re.compile(rb"-?\bInfinity\b|\bNaN\b")
-_MINUS_ZERO = re.compile(rb"(?<![eE])-0(?![\d.eE])")
-_EMPTY_PLACE = re.compile(rb"[\[,]\s*\]")
+# As an integer it would lose its sign. "1e-0" has no such zero.
+_MINUS_ZERO = re.compile(rb"-0(?![\d.eE])")
+_ONLY_MINUS_ZERO = re.compile(rb"(?<![eE])-0(?![\d.eE])")
+_WHITE = b" \t\r\n"
 _FLATTENED = bytes.maketrans(b"[]", b"  ")
 # Stands for a string in the text of a list: JSON has no such byte.
 _PLACE = b"\x01"
@@ -104,7 +106,8 @@ def read_list(spec: TensorSpec, shape: Sequence[int], found: JsonList) -> Array:
     nesting = _Nesting()
     filled = 0
     for piece, strings in _pieces(found):
-        if _EMPTY_PLACE.search(piece):
+        compact = piece.translate(None, _WHITE)
+        if b",]" in compact or b"[]" in compact:
             raise wrong_data(spec, shape, "a list in it is empty or ends with a comma")
         values = _values(piece, strings, array.dtype.kind)
         if not nesting.take(piece):
@@ -137,7 +140,7 @@ def _windows(text: memoryview, start: int, end: int) -> Iterator[tuple[bytes, by
         window = bytes(text[start : min(end, start + size)])
         if _PLACE in window:
             raise InvalidRequest("The body is not JSON: it holds control characters.")
-        blanked = _STRING.sub(_PLACE, window)
+        blanked = _STRING.sub(_PLACE, window) if b'"' in window else window
         cut = blanked.find(b'"')  # where a string begins that does not end in this window
         if cut >= 0:
             kept = len(window) - (len(blanked) - cut)
@@ -183,7 +186,8 @@ def _pieces(found: JsonList) -> Iterator[tuple[bytes, list[bytes]]]:
     rest = b""
     waiting: list[bytes] = []
     for window, blanked in _windows(*found):
-        waiting += _STRING.findall(window)
+        if b'"' in window:
+            waiting += _STRING.findall(window)
         rest += blanked
         cut = rest.rfind(b",")
         if cut <= 0:
@@ -198,18 +202,25 @@ def _pieces(found: JsonList) -> Iterator[tuple[bytes, list[bytes]]]:
 def _values(piece: bytes, strings: list[bytes], kind: str) -> list[Any]:
     """Returns the elements, for a dtype of this kind, in a piece of a list's text."""
     text = piece.removeprefix(b",").translate(_FLATTENED)
-    if kind != "O":
+    if strings and text.translate(None, _WHITE) == b",".join([_PLACE] * len(strings)):
+        return _parsed(b",".join(strings))
+    if kind != "O" and (b"N" in text or b"I" in text):
         text = _NOT_FINITE.sub(rb'"\g<0>"', text)
-    if kind == "f":
-        text = _MINUS_ZERO.sub(b"-0.0", text)
+    if kind == "f" and _MINUS_ZERO.search(text):
+        text = _ONLY_MINUS_ZERO.sub(b"-0.0", text)
+    values = _parsed(text.replace(_PLACE, b'""'))
+    if strings:
+        given = iter(_parsed(b",".join(strings)))
+        values = [next(given) if value == "" else value for value in values]
+    return values
+
+
+def _parsed(elements: bytes) -> list[Any]:
+    """Returns the elements of a list whose brackets are left out."""
     try:
-        values = orjson.loads(b"".join((b"[", text.replace(_PLACE, b'""'), b"]")))
-        if strings:
-            given = iter(orjson.loads(b"".join((b"[", b",".join(strings), b"]"))))
-            values = [next(given) if value == "" else value for value in values]
+        return orjson.loads(b"".join((b"[", elements, b"]")))  # type: ignore[no-any-return]
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: in a list of data, {error}.") from error
-    return values  # type: ignore[no-any-return]  # a list, between these brackets
 
 
 class _Nesting:
