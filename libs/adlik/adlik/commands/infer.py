@@ -121,7 +121,9 @@ def _json(file: Path, wanted: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         }
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise AdlikError(
-            "INVALID_TENSOR", f"'{file}' can't be read: {error}.", 'Write {"input": [[...]]}.'
+            "INVALID_TENSOR",
+            f"'{file}' can't be read: {error}.",
+            'Write a list of values for each input, as {"input": [[1, 2]]}.',
         ) from error
 
 

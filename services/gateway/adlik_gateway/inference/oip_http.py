@@ -176,7 +176,7 @@ class OipHttp:
         repository, ready = wanted.get("repository_name"), wanted.get("ready")
         if not (isinstance(repository, str | None) and isinstance(ready, bool | None)):
             raise InvalidRequest(
-                "The index is asked for with {'repository_name': text, 'ready': true or false}."
+                "Of the index, 'repository_name' is a text and 'ready' is true or false."
             )
         index = self._metadata.index(repository or "", only_ready=ready is True)
         return json_answer([plain(entry) for entry in index.models])

@@ -62,7 +62,7 @@ async def _form(request: Request) -> AsyncIterator[File | bytes]:
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise InvalidRequest(
             "A push is sent as multipart/form-data.",
-            cure="Use `adlik push` or curl -F model=@FILE.",
+            cure="Use `adlik push`, or curl with -F for each part.",
         )
     reader = _Reader()
     parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
