@@ -373,3 +373,17 @@ def test_random_values_in_any_place_are_refused_and_never_crash(entry, binary):
 def test_garbage_is_refused_and_never_crashes(junk, length):
     with pytest.raises((InvalidRequest, InvalidTensor)):
         json_body.decode(junk, length, IMAGE)
+
+
+@pytest.mark.parametrize("parameter", ["shared_memory_region", "sequence_id"])
+def test_what_asks_for_more_than_there_is_is_refused(parameter):
+    parameters = {parameter: "a"}
+    for message in (
+        {"inputs": [X], "parameters": parameters},
+        {"inputs": [{**X, "parameters": parameters}]},
+        {"inputs": [X], "outputs": [{"name": "y", "parameters": parameters}]},
+    ):
+        with pytest.raises(InvalidRequest, match="shared memory|sequence"):
+            decode(message)
+    decode({"inputs": [X], "parameters": {parameter: None, "my_own": "x"}})
+    decode({"inputs": [X], "parameters": {"sequence_id": 0}})

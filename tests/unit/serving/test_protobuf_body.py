@@ -216,3 +216,13 @@ def test_classes_of_an_output_come_as_strings():
     assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("BYTES", [2, 2])
     words = [b"0.500000:1", b"0.250000:0", b"2.000000:0", b"-1.000000:1"]
     assert response.raw_output_contents[0] == expected_raw(np.array(words, np.object_))
+
+
+def test_a_sequence_is_refused_and_other_parameters_do_no_harm():
+    message = request_of({"x": ("FP32", np.ones((2, 3), np.float32))})
+    message.parameters["my_own"].string_param = "x"
+    message.parameters["sequence_id"].int64_param = 0
+    protobuf_body.decode(message.SerializeToString(), 0, IMAGE)
+    message.parameters["sequence_id"].int64_param = 7
+    with pytest.raises(AdlikError, match="sequence"):
+        protobuf_body.decode(message.SerializeToString(), 0, IMAGE)

@@ -27,6 +27,7 @@ from adlik_serving.oip.request import (
     ModelLabel,
     RequestedOutput,
     Signature,
+    check_parameters,
 )
 from adlik_serving.oip.tensor_bytes import read_tensor, write_tensor
 
@@ -56,7 +57,7 @@ def decode(body: Buffer, json_length: int, signature: Signature) -> InferRequest
     end = json_length or len(view)
     message, lists = _parse(view[:end])
     inputs = _read_inputs(message, lists, view[end:], signature)
-    parameters = _take(message, "parameters", dict, {}, "the request")
+    parameters = _parameters(message, "request")
     binary = _take(parameters, "binary_data_output", bool, False, "parameters")
     outputs = [
         _requested(_typed(entry, dict, "an entry of outputs"), binary=binary)
@@ -94,7 +95,7 @@ def _read_inputs(
         if not all(type(size) is int for size in shape):
             raise InvalidRequest(f"The shape of {where} is not a list of whole numbers.")
         spec = signature.check_input(name, datatype, shape, inputs)
-        parameters = _take(entry, "parameters", dict, {}, where)
+        parameters = _parameters(entry, where)
         if parameters.get("binary_data_size") is None:
             data = _take(entry, "data", object, None, where)
             inputs[name] = _read_data(spec, shape, data, lists)
@@ -118,7 +119,7 @@ def _read_data(
     spec: TensorSpec, shape: Sequence[int], data: object, lists: Sequence[JsonList]
 ) -> Array:
     """Returns the array of an input's data, which may stand in a list that was cut out."""
-    if isinstance(data, dict) and type(at := data.get(PLACEHOLDER)) is int and at < len(lists):
+    if isinstance(data, dict) and type(at := data.get(PLACEHOLDER)) is int and 0 <= at < len(lists):
         return read_list(spec, shape, lists[at])
     return read_values(spec, shape, data)
 
@@ -126,11 +127,18 @@ def _read_data(
 def _requested(entry: dict[str, Any], *, binary: bool) -> RequestedOutput:
     name = _take(entry, "name", str, None, "an output")
     where = f"output '{name}'"
-    parameters = _take(entry, "parameters", dict, {}, where)
+    parameters = _parameters(entry, where)
     classes = _take(parameters, "classification", int, 0, where)
     if classes < 0 or (classes == 0 and parameters.get("classification") is not None):
         raise InvalidRequest("The parameter 'classification' must be 1 or more.")
     return RequestedOutput(name, _take(parameters, "binary_data", bool, binary, where), classes)
+
+
+def _parameters(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the parameters of a part of a request; raises `InvalidRequest` for some."""
+    parameters = _take(entry, "parameters", dict, {}, where)
+    check_parameters(parameters, where)
+    return parameters
 
 
 def _take(

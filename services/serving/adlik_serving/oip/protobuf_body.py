@@ -21,6 +21,7 @@ from adlik_serving.oip.request import (
     ModelLabel,
     RequestedOutput,
     Signature,
+    check_parameters,
 )
 from adlik_serving.oip.tensor_bytes import read_tensor, write_tensor
 from adlik_serving.oip.typed_contents import TypedContents, read_typed
@@ -57,6 +58,7 @@ def decode(body: Buffer, json_length: int, signature: Signature) -> InferRequest
     """
     try:
         message, contents, raw = _parse(body)
+        _check(message.parameters, "request")
         inputs = _read_inputs(message, contents, raw, signature)
     except DecodeError as error:
         raise InvalidRequest(f"The body is no ModelInferRequest: {error}.") from error
@@ -138,11 +140,7 @@ def _read_inputs(
         )
     inputs: dict[str, Array] = {}
     for index, tensor in enumerate(message.inputs):
-        if "shared_memory_region" in tensor.parameters:
-            raise InvalidRequest(
-                f"Input '{tensor.name}' lies in shared memory, which is not supported.",
-                cure="Send the bytes with the request.",
-            )
+        _check(tensor.parameters, f"input '{tensor.name}'")
         shape = tuple(tensor.shape)
         spec = signature.check_input(tensor.name, tensor.datatype, shape, inputs)
         if not raw:
@@ -161,16 +159,21 @@ def _read_inputs(
 def _requested(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> RequestedOutput:
     classes = 0
     if output.parameters:
-        if "shared_memory_region" in output.parameters:
-            raise InvalidRequest(
-                f"Output '{output.name}' is wanted in shared memory, which is not supported.",
-                cure="Take the bytes from the answer.",
-            )
+        _check(output.parameters, f"output '{output.name}'")
         if "classification" in output.parameters:
             classes = output.parameters["classification"].int64_param
             if classes < 1:
                 raise InvalidRequest("The parameter 'classification' must be 1 or more (int64).")
     return RequestedOutput(output.name, classes=classes)
+
+
+def _check(parameters: Mapping[str, pb.InferParameter], where: str) -> None:
+    if parameters:
+        plain = {
+            name: getattr(value, value.WhichOneof("parameter_choice") or "bool_param")
+            for name, value in parameters.items()
+        }
+        check_parameters(plain, where)
 
 
 def encode(request: InferRequest, model: ModelLabel, outputs: Mapping[str, Array]) -> Answer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy.typing as npt
-from adlik_common.errors import InvalidTensor
+from adlik_common.errors import InvalidRequest, InvalidTensor
 from adlik_common.tensors import TensorSpec, check_tensor
 
 Array = npt.NDArray[Any]
@@ -142,6 +142,33 @@ class Signature:
                 raise InvalidTensor(f"Output '{output.name}' is asked for twice.")
             seen.add(output.name)
         return tuple(outputs)
+
+
+_MEMORY = "shared_memory_region"
+_SEQUENCE = "sequence_id"
+
+
+def check_parameters(parameters: Mapping[str, object], where: str) -> None:
+    """Refuses parameters that ask for what is not here; others do no harm.
+
+    Args:
+        parameters: Those of a request, an input or an output, by name; null means not set.
+        where: What they are of, e.g. "input 'x'".
+
+    Raises:
+        InvalidRequest: The tensor is to pass through shared memory, or requests are to be one
+            sequence: an answer without it would be a wrong one.
+    """
+    if parameters.get(_MEMORY) is not None:
+        raise InvalidRequest(
+            f"The {where} is to pass through shared memory, which is not supported.",
+            cure="Send tensors with the request, and take them from the answer.",
+        )
+    if parameters.get(_SEQUENCE):
+        raise InvalidRequest(
+            f"The {where} is part of a sequence; requests are answered each for itself.",
+            cure="Give the state as inputs, and take it from the outputs.",
+        )
 
 
 class Codec(Protocol):
