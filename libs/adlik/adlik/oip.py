@@ -129,7 +129,10 @@ def _decode_array(tensor: Mapping[str, Any], blob: memoryview) -> np.ndarray:
 
 
 def _from_list(tensor: Mapping[str, Any]) -> np.ndarray:
-    return to_array(tensor["data"], tensor["datatype"]).reshape(tensor["shape"])
+    try:
+        return to_array(tensor["data"], tensor["datatype"]).reshape(tensor["shape"])
+    except AdlikError as error:
+        raise ValueError(error.message) from error
 
 
 def to_array(values: Any, datatype: str) -> np.ndarray:
