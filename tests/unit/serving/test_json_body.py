@@ -383,7 +383,7 @@ def test_what_asks_for_more_than_there_is_is_refused(parameter):
         {"inputs": [{**X, "parameters": parameters}]},
         {"inputs": [X], "outputs": [{"name": "y", "parameters": parameters}]},
     ):
-        with pytest.raises(InvalidRequest, match="shared memory|sequence"):
+        with pytest.raises(InvalidRequest, match=r"shared memory|sequence"):
             decode(message)
     decode({"inputs": [X], "parameters": {parameter: None, "my_own": "x"}})
     decode({"inputs": [X], "parameters": {"sequence_id": 0}})
