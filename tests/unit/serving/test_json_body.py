@@ -387,3 +387,30 @@ def test_what_asks_for_more_than_there_is_is_refused(parameter):
             decode(message)
     decode({"inputs": [X], "parameters": {parameter: None, "my_own": "x"}})
     decode({"inputs": [X], "parameters": {"sequence_id": 0}})
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("NaN", np.nan), ("Infinity", np.inf), ("-Infinity", -np.inf), ("-0", -0.0), ("-0.5", -0.5)],
+)
+def test_a_scalar_may_stand_alone(text, wanted):
+    body = f'{{"inputs":[{{"name":"x","datatype":"FP32","shape":[],"data" : {text} }}]}}'
+    array = json_body.decode(body.encode(), 0, one("FP32", ())).inputs["x"]
+    assert array.shape == ()
+    assert array.tobytes() == np.float32(wanted).tobytes()
+
+
+@pytest.mark.parametrize("datatype", ["BYTES", "INT8", "BOOL"])
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "Infinity5", "NaN.1"])
+def test_a_scalar_that_is_no_number_stands_for_nothing_else(datatype, text):
+    body = f'{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":[],"data":{text}}}]}}'
+    with pytest.raises(AdlikError):
+        json_body.decode(body.encode(), 0, one(datatype, ()))
+
+
+def test_minus_zero_is_kept_in_lists():
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[[-0, 1e-0]]}]}'
+    array = json_body.decode(body, 0, IMAGE).inputs["x"]
+    assert np.signbit(array).tolist() == [[True, False]]
+    body = b'{"inputs":[{"name":"x","datatype":"INT8","shape":[2],"data":[-0, 1]}]}'
+    assert json_body.decode(body, 0, one("INT8", (2,))).inputs["x"].tolist() == [0, 1]

@@ -67,7 +67,8 @@ def _waits_for(record: model_pb2.ModelVersion) -> str:
 def _refusals(record: model_pb2.ModelVersion) -> list[str]:
     """Returns what the pushed model, its variants and its stages were refused for."""
     variants = [
-        f"{variant.compiled.variant} was rejected. " + " ".join(variant.verification.reasons)
+        f"variant {variant.compiled.variant} was rejected. "
+        + " ".join(variant.verification.reasons)
         for variant in record.variants
     ]
-    return [*(failure.error.message for failure in record.failures), *variants]
+    return [*variants, *(failure.error.message for failure in record.failures)]

@@ -50,20 +50,27 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Reads what came; goes on behind the head of a request that offers another protocol."""
         self._unset_keepalive_if_required()
+        rest = memoryview(data)
+        try:
+            while (behind := self._feed(rest)) is not None:
+                if self.parser.get_method() == b"CONNECT":
+                    self.send_400_response("CONNECT is not answered here.")
+                    return
+                head, rest = self._head_without_offer(), rest[behind:]
+                # The parser leaves what follows an offer to the other protocol; a new one does not.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+        except httptools.HttpParserError:
+            self.send_400_response("The bytes are not an HTTP/1.1 request.")
+
+    def _feed(self, data: memoryview) -> int | None:
+        """Has bytes parsed; returns where a request ends that offers another protocol."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            if self.parser.get_method() == b"CONNECT":
-                self.send_400_response("CONNECT is not answered here.")
-                return
-            behind = data[offer.args[0] :]
-            head = self._head_without_offer()
-            # The parser takes what follows an offer for the other protocol; a new one does not.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            self.data_received(head + behind)
-        except httptools.HttpParserError:
-            self.send_400_response("The bytes are not an HTTP/1.1 request.")
+            return int(offer.args[0])
+        return None
 
     def on_headers_complete(self) -> None:
         """Begins to answer; of a request that makes an offer only once it is read without it."""

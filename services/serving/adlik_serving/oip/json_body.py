@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 from adlik_common.errors import InvalidRequest
-from adlik_common.tensors import TensorSpec, datatype_of
+from adlik_common.tensors import DATATYPES, TensorSpec, datatype_of
 
 from adlik_serving.oip.classification import classify
 from adlik_serving.oip.json_lists import (
@@ -119,8 +119,12 @@ def _read_data(
     spec: TensorSpec, shape: Sequence[int], data: object, lists: Sequence[JsonList]
 ) -> Array:
     """Returns the array of an input's data, which may stand in a list that was cut out."""
-    if isinstance(data, dict) and type(at := data.get(PLACEHOLDER)) is int and 0 <= at < len(lists):
-        return read_list(spec, shape, lists[at])
+    if isinstance(data, dict):
+        found = data.get(PLACEHOLDER)
+        if type(found) is int and 0 <= found < len(lists):
+            return read_list(spec, shape, lists[found])
+        if type(found) is str and DATATYPES[spec.datatype].kind == "f":
+            return read_values(spec, shape, -0.0 if found == "-0" else found)
     return read_values(spec, shape, data)
 
 

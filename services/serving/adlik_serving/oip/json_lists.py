@@ -31,6 +31,8 @@ PLACEHOLDER = "\x01"
 """Key of the object that stands for a list that was cut out."""
 
 _LIST = re.compile(rb'"data"\s*:\s*(?=\[)')
+# One value that a parser would not take, or read as another.
+_SINGLE = re.compile(rb'("data"\s*:\s*)(NaN|-?Infinity|-0)(?![\w.])')
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_FINITE = re.compile(rb"-?\bInfinity\b|\bNaN\b")
 # As an integer it would lose its sign. "1e-0" has no such zero.
@@ -65,7 +67,8 @@ def needs_lists(text: memoryview) -> bool:
 def cut_lists(text: memoryview) -> tuple[bytes, list[JsonList]]:
     """Returns a JSON text with an object for each list behind "data", and these lists.
 
-    The objects have the one key `PLACEHOLDER`; its value is the list's index.
+    The objects have the one key `PLACEHOLDER`; its value is the list's index, or the text of a
+    single value that is no list: NaN, an infinity or -0.
 
     Raises:
         InvalidRequest: A list does not end, or what is not such a list is large.
@@ -87,7 +90,7 @@ def cut_lists(text: memoryview) -> tuple[bytes, list[JsonList]]:
             f"The JSON has more than {MAX_SMALL_BYTES} bytes outside of its lists of data.",
             cure="Send large tensors as lists or as binary tensor data.",
         )
-    return b"".join(parts), lists
+    return _SINGLE.sub(rb'\1{"\\u0001":"\2"}', b"".join(parts)), lists
 
 
 def read_list(spec: TensorSpec, shape: Sequence[int], found: JsonList) -> Array:

@@ -179,3 +179,11 @@ async def test_what_is_no_request_is_told_so_in_json(request_bytes):
         assert json.loads(answer)["code"] == "INVALID_REQUEST"
         assert json.loads(answer)["error"]
         assert await reader.read() == b""
+
+
+async def test_very_many_offers_at_once_are_passed_over():
+    offer = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n"
+    async with connected(repeat, http=HttpProtocol, ws="none") as (reader, writer):
+        writer.write(offer * 2000)
+        for _ in range(2000):
+            assert (await asyncio.wait_for(answer_of(reader), 20))[1] == b"GET /x?  "
