@@ -178,10 +178,13 @@ class _Call:
         return self._incoming.cancelled
 
     def _ran(self, work: Work) -> None:
-        """Has the answer written that a run gave."""
+        """Answers with what a run gave; called by the batcher, whose other requests go on."""
+        self.guard(lambda: self._write(work), work)()
+
+    def _write(self, work: Work) -> None:
+        """Has the answer written."""
         if work.error is not None:
-            self.fail(work.error, work)
-            return
+            raise work.error
         elements = self._codec.encoding_work(self._request, work.results)
         written = self._told(lambda: self._encode(work), lambda: self._respond(work), work)
         self._lane(elements * ELEMENT_WORK, written)

@@ -135,6 +135,15 @@ async def test_a_failing_run_is_answered(replica):
     assert error.code == "ENGINE_FAILED"
 
 
+async def test_a_run_that_gives_no_output_is_answered_and_the_next_one_too(replica):
+    run = replica.model.run
+    replica.model.run = lambda _inputs, _outputs=(): {}
+    error = await replica.refused(message(np.ones((1, 1), np.float32)))
+    assert error.code == "INTERNAL"
+    replica.model.run = run
+    await replica.ask(message(np.ones((1, 1), np.float32)))
+
+
 @pytest.fixture
 def recorded(monkeypatch):
     exporter = InMemorySpanExporter()
