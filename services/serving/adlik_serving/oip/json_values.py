@@ -51,7 +51,8 @@ def read_values(spec: TensorSpec, shape: Sequence[int], data: object) -> Array:
             do not end where an axis of the shape does.
     """
     values, sizes = _flatten(data)
-    check_nesting(spec, shape, sizes)
+    if sizes != (math.prod(shape),):  # of flat lists nothing else need be checked
+        check_nesting(spec, shape, sizes)
     return convert(spec, values).reshape(shape)
 
 
@@ -59,7 +60,7 @@ def _flatten(data: object) -> tuple[list[Any], tuple[int, ...]]:
     """Returns the elements of evenly nested lists in order, and how many each level has."""
     values: list[Any] = [data]
     sizes: list[int] = []
-    while values and all(type(value) is list for value in values) and len(sizes) < MAX_RANK:
+    while set(map(type, values)) == {list} and len(sizes) < MAX_RANK:
         lengths = set(map(len, values))
         if len(lengths) > 1:
             break  # the lists that are left are told to be no elements
@@ -150,17 +151,14 @@ def write_values(name: str, array: Array) -> Iterator[Buffer]:
             yield orjson.dumps(_texts(name, piece))[1:-1]
             continue
         text = orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-        yield _named(text, piece) if piece.dtype.kind == "f" else text
+        yield _named(text, piece) if _NULL in text else text
     yield b"]"
 
 
 def _named(text: bytes, piece: Array) -> bytes:
     """Returns the JSON of floats with the names of those that orjson has written as null."""
-    odd = piece[~np.isfinite(piece)]
-    if not odd.size:
-        return text
     parts = text.split(_NULL)
-    names = [json.dumps(value).encode() for value in odd.tolist()]
+    names = [json.dumps(value).encode() for value in piece[~np.isfinite(piece)].tolist()]
     return b"".join(chain.from_iterable(zip(parts, [*names, b""], strict=True)))
 
 

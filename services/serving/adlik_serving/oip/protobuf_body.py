@@ -40,7 +40,7 @@ class _Body(NamedTuple):
 
     Attributes:
         message: The message.
-        contents: Of each input, the InferTensorContents that merge into its own.
+        contents: Of each input of a large body, the InferTensorContents that merge into its own.
         raw: The raw input contents.
     """
 
@@ -82,8 +82,7 @@ def _parse(body: Buffer) -> _Body:
     if len(body) > SMALL_BYTES:
         return _split(body)
     message = pb.ModelInferRequest.FromString(bytes(body))
-    contents = [TypedContents.of(tensor.contents) for tensor in message.inputs]
-    return _Body(message, contents, message.raw_input_contents)
+    return _Body(message, (), message.raw_input_contents)
 
 
 def _split(body: Buffer) -> _Body:
@@ -143,10 +142,11 @@ def _read_inputs(
         _check(tensor.parameters, f"input '{tensor.name}'")
         shape = tuple(tensor.shape)
         spec = signature.check_input(tensor.name, tensor.datatype, shape, inputs)
+        typed = contents[index] if contents else TypedContents.of(tensor)
         if not raw:
-            inputs[tensor.name] = read_typed(spec, shape, contents[index])
+            inputs[tensor.name] = read_typed(spec, shape, typed)
             continue
-        if contents[index].size:
+        if typed.size:
             raise InvalidRequest(
                 f"Input '{tensor.name}' has typed contents beside raw_input_contents.",
                 cure="Send the contents of all inputs raw, or of all of them typed.",

@@ -58,9 +58,11 @@ class TypedContents(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, message: pb.InferTensorContents) -> TypedContents:
+    def of(cls, tensor: pb.ModelInferRequest.InferInputTensor) -> TypedContents:
         """Returns contents that are parsed already."""
-        return cls((message,), message.ByteSize())
+        if not tensor.HasField("contents"):
+            return _NOTHING
+        return cls((tensor.contents,), tensor.contents.ByteSize())
 
     @classmethod
     def cut(cls, parts: Sequence[memoryview]) -> TypedContents:
@@ -68,6 +70,9 @@ class TypedContents(NamedTuple):
         pieces = (piece for part in parts for piece in cut(part))
         messages = (pb.InferTensorContents.FromString(bytes(piece)) for piece in pieces)
         return cls(messages, sum(map(len, parts)))
+
+
+_NOTHING = TypedContents((), 0)
 
 
 def read_typed(spec: TensorSpec, shape: Sequence[int], contents: TypedContents) -> Array:
