@@ -233,11 +233,13 @@ async def test_what_is_not_there_is_told(gateway):
         ("GET", "/v1/traces?last=inference"),
         ("GET", "/v1/nothing"),
         ("GET", "/"),
-        ("PUT", "/v1/models/mobilenet"),
-        ("POST", "/v1/watch"),
         ("DELETE", "/v1/models/other"),
     ):
         said(await gateway.http.request(method, path), 404, "NOT_FOUND")
+    for method, path in (("PUT", "/v1/models/mobilenet"), ("POST", "/v1/watch")):
+        answer = await gateway.http.request(method, path)
+        said(answer, 405, "INVALID_REQUEST")
+        assert "GET" in answer.headers["allow"]
     said(await gateway.http.get("/v1/traces"), 400, "INVALID_REQUEST")
     said(await gateway.http.get("/v1/watch?name=-"), 400, "INVALID_NAME")
 

@@ -129,7 +129,7 @@ class InvalidTensor(AdlikError):
     """A request tensor whose name, shape or datatype the model does not take."""
 
     code, http_status, grpc_status = "INVALID_TENSOR", 400, "INVALID_ARGUMENT"
-    usual_cure = "Compare with the model's metadata: GET /v2/models/NAME."
+    usual_cure = "Compare with the model's metadata: names, datatypes and shapes of its inputs."
 
 
 class TooLarge(AdlikError):

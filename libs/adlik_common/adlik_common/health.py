@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
@@ -12,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+
+from adlik_common import addresses
 
 
 def health_routes(unready: Callable[[], str]) -> list[Route]:
@@ -52,7 +53,7 @@ async def serve_http(app: object, host: str, port: int, **options: object) -> As
         **options,  # type: ignore[arg-type]
     )
     server = _Server(config)
-    listener = socket.create_server((host, port), backlog=1024, reuse_port=False)
+    listener = addresses.listener(host, port)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield listener.getsockname()[1]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from adlik_common import addresses
 from adlik_common.errors import InvalidRequest
 from adlik_common.frames import CANCEL, ERROR, REQUEST, RESPONSE, Buffer, Frames, LinkLost
 
@@ -81,7 +82,7 @@ class LinkClient:
     """Asks one replica, many requests at once on one connection.
 
     Args:
-        address: "unix:///path" or "tcp://host:port".
+        address: "unix:///path" or "tcp://host:port", IPv6 addresses in brackets.
         max_body_bytes: Largest answer that is accepted.
     """
 
@@ -248,9 +249,9 @@ class LinkServer:
             self._server = await loop.create_unix_server(protocol, where)
             self.address = address
         else:
-            self._server = await loop.create_server(protocol, *where)
-            port = self._server.sockets[0].getsockname()[1]
-            self.address = f"tcp://{where[0]}:{port}"
+            listener = addresses.listener(*where)
+            self._server = await loop.create_server(protocol, sock=listener)
+            self.address = f"tcp://{addresses.joined(where[0], listener.getsockname()[1])}"
         return self.address
 
     @property
@@ -278,9 +279,15 @@ class LinkServer:
 
 def _endpoint(address: str) -> str | tuple[str, int]:
     """Returns the path of a Unix socket, or host and port."""
-    url = urlsplit(address)
-    if url.scheme == "unix":
-        return url.path
-    if url.scheme == "tcp" and url.hostname and url.port is not None:
-        return url.hostname, url.port
-    raise InvalidRequest(f"'{address}' is no link address: use unix:///path or tcp://host:port.")
+    try:
+        url = urlsplit(address)
+        if url.scheme == "unix":
+            return url.path
+        if url.scheme == "tcp" and url.hostname and url.port is not None:
+            return url.hostname, url.port
+    except ValueError:  # brackets that do not close, a port that is no number
+        pass
+    raise InvalidRequest(
+        f"'{address}' is not a link address.",
+        cure="Use unix:///path or tcp://host:port, with an IPv6 address in brackets.",
+    )

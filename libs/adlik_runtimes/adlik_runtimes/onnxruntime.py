@@ -77,6 +77,12 @@ class OnnxRuntimeModel:
         for name in names:
             if name not in self._names:
                 return unknown_output(name, self.outputs)
+        if isinstance(error, UnicodeDecodeError):
+            return EngineFailed(
+                "An output of the model holds bytes that are not UTF-8 text, which ONNX Runtime "
+                "does not give out.",
+                cure="Have the model give them as UINT8.",
+            )
         said = _words(error)
         if type(error).__name__ == "InvalidArgument":
             return InvalidTensor(f"ONNX Runtime does not take these inputs: {said}")

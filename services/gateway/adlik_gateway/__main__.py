@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import grpc.aio
-from adlik_common import service
+from adlik_common import addresses, service
 from adlik_common.health import serve_http
 from adlik_common.service import Context
 from adlik_proto.adlik.control.v1 import control_pb2_grpc
@@ -39,13 +39,13 @@ async def start(context: Context) -> AsyncIterator[None]:
     context.background(jobs.export_metrics(context.bus), "queue metrics")
 
     control = Control(context, view)
-    data_plane = plane.build(context, settings)
+    data_plane = plane.build(context, settings, view.why_unserved)
     server = grpc.aio.server(options=data_plane.grpc_options)
     control_pb2_grpc.add_ControlServiceServicer_to_server(  # type: ignore[no-untyped-call]
         ControlServicer(control), server
     )
     data_plane.add_to_grpc(server)
-    server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
+    server.add_insecure_port(addresses.joined(settings.grpc_host, settings.grpc_port))
     app = make_app(context, control, data_plane.http_app)
     async with serve_http(
         app,

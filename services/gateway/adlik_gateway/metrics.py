@@ -32,7 +32,7 @@ TRACED = Counter("adlik_gateway_inferences_traced", "Inferences that were traced
 
 
 # Finding a labelled child costs more than using it, so each is looked up once. The model label is
-# only ever the name of a released model, which bounds the caches.
+# only ever the name of a released model, which bounds the caches; `forget` empties them.
 @functools.cache
 def duration(model: str, protocol: str, code: str) -> Histogram:
     """Returns the histogram of an inference's seconds."""
@@ -55,3 +55,11 @@ def response_bytes(model: str, protocol: str) -> Counter:
 def retries(code: str) -> Counter:
     """Returns the counter of inferences sent again after a failure with this code."""
     return _RETRIES.labels(code)
+
+
+def forget(model: str) -> None:
+    """Takes a model's series away: it is deleted, and a successor counts from 0."""
+    for metric in (_DURATION, _REQUEST_BYTES, _RESPONSE_BYTES):
+        metric.remove_by_labels({"model": model})
+    for found in (duration, request_bytes, response_bytes):
+        found.cache_clear()

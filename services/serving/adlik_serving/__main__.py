@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from adlik_common import addresses
 from adlik_common.link import LinkServer
 from adlik_common.service import Context, run
 from adlik_runtimes.registry import engines
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # After the replica has said that it drains, gateways need a moment to hear it.
 _HEAR_SECONDS = 0.2
+# For so long a thread that reads a large body keeps the event loop waiting each time.
+_SWITCH_SECONDS = 0.001
 
 
 @asynccontextmanager
@@ -58,7 +62,7 @@ async def _first_of(*works: Coroutine[Any, Any, object]) -> None:
 def _address(settings: ServingSettings, instance: str) -> str:
     """Returns the address to listen on."""
     if settings.link_host:
-        return f"tcp://{settings.link_host}:{settings.link_port}"
+        return f"tcp://{addresses.joined(settings.link_host, settings.link_port)}"
     return f"unix://{settings.runtime_dir}/serving-{instance}.sock"
 
 
@@ -66,13 +70,16 @@ def _advertised(settings: ServingSettings, address: str) -> str:
     """Returns the address that gateways are to use."""
     url = urlsplit(address)
     host = settings.link_advertise
-    if url.scheme == "tcp" and not host and url.hostname == "0.0.0.0":
+    if url.scheme != "tcp" or url.port is None:
+        return address
+    if not host and url.hostname in addresses.WILDCARDS:
         host = socket.gethostname()
-    return f"tcp://{host}:{url.port}" if url.scheme == "tcp" and host else address
+    return f"tcp://{addresses.joined(host, url.port)}" if host else address
 
 
 def main() -> None:
     """Runs the service until it is told to stop."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     run("serving", ServingSettings(), serve)
 
 

@@ -53,14 +53,24 @@ class VariantMetrics:
         LOADED_MODELS.set(len(_shown))
 
     def hide(self) -> None:
-        """Takes the gauges away, unless the model's next version shows its own by now."""
-        if _shown.get(self._labels) is self:
-            del _shown[self._labels]
-            for gauge in (QUEUED_REQUESTS, QUEUED_BYTES, MODEL_MEMORY_BYTES):
-                gauge.remove(*self._labels)
-            LOADED_MODELS.set(len(_shown))
+        """Takes the variant's series away, unless the model's next version shows its own by now.
+
+        With a model's last variant goes what was counted of the model: a successor begins at 0.
+        """
+        if _shown.get(self._labels) is not self:
+            return
+        del _shown[self._labels]
+        for metric in (*_GAUGES, QUEUE_SECONDS, BATCH_ROWS, EXECUTION_SECONDS):
+            metric.remove(*self._labels)
+        LOADED_MODELS.set(len(_shown))
+        model = self._labels[0]
+        if not _is_shown(model):
+            REQUESTS.remove_by_labels({"model": model})
+            for counted in [key for key in _counters if key[0] == model]:
+                del _counters[counted]
 
 
+_GAUGES = (QUEUED_REQUESTS, QUEUED_BYTES, MODEL_MEMORY_BYTES)
 _shown: dict[tuple[str, str], VariantMetrics] = {}
 _counters: dict[tuple[str, str], Counter] = {}
 
@@ -69,5 +79,10 @@ def count_request(model: str, code: str) -> None:
     """Counts a request by its outcome: "OK" or an error code."""
     counter = _counters.get((model, code))
     if counter is None:
+        model = model if _is_shown(model) else ""  # answered as the last of one that is unloaded
         counter = _counters[model, code] = REQUESTS.labels(model, code)
     counter.inc()
+
+
+def _is_shown(model: str) -> bool:
+    return any(name == model for name, _ in _shown)

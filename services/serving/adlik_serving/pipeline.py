@@ -96,6 +96,12 @@ class Pipeline:
             InvalidTensor: The picture is too large.
         """
         rows, columns = self.picture_size(work)
+        if not rows or not columns:
+            raise InvalidTensor(
+                f"The picture has {rows} rows and {columns} columns: no element at all.",
+                cure="Send a picture of at least one pixel.",
+                tensor=self._image.input,
+            )
         if max(rows, columns) > MAX_SIDE:
             raise InvalidTensor(
                 f"The picture has {rows} rows and {columns} columns.",

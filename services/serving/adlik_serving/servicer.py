@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from adlik_common import spans, telemetry
 from adlik_common.errors import (
     AdlikError,
+    Cancelled,
     Internal,
     InvalidRequest,
     NotFound,
@@ -23,16 +24,18 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from adlik_serving.batcher import Work
+from adlik_serving.lanes import ELEMENT_WORK, Lane, Lanes
 from adlik_serving.loaded import LoadedVariant
 from adlik_serving.metrics import count_request
-from adlik_serving.oip import json_body, protobuf_body
-from adlik_serving.oip.request import Codec, InferRequest
+from adlik_serving.oip import json_body, protobuf_body, tensor_body
+from adlik_serving.oip.request import Answer, Codec, InferRequest
 
 log = logging.getLogger(__name__)
 
 CODECS: dict[int, Codec] = {
     link_pb2.ENCODING_PROTOBUF: protobuf_body,
     link_pb2.ENCODING_JSON: json_body,
+    link_pb2.ENCODING_TENSOR: tensor_body,
 }
 
 
@@ -42,24 +45,22 @@ class Servicer:
     Args:
         loaded: What is served, by model name; read at each request.
         failed: Why a model is not served, by model name.
+        lane: Where bodies are read and written.
     """
 
     def __init__(
-        self, loaded: Mapping[str, LoadedVariant], failed: Mapping[str, AdlikError]
+        self,
+        loaded: Mapping[str, LoadedVariant],
+        failed: Mapping[str, AdlikError],
+        lane: Lane | None = None,
     ) -> None:
         self._loaded, self._failed = loaded, failed
+        self._lane = lane or Lanes()
 
     def __call__(self, incoming: IncomingRequest) -> None:
         """Takes a request; it is answered from its batch, or at once where it is wrong."""
-        call = _Call(incoming)
-        try:
-            call.start(self._find)
-        except AdlikError as error:
-            call.fail(error)
-        except Exception as error:
-            # The edge of the service: a fault of ours must not end the connection of others.
-            log.exception("request for %s", call.head.model)
-            call.fail(Internal(f"{type(error).__name__}: {error}"))
+        call = _Call(incoming, self._find, self._lane)
+        call.guard(call.start)()
 
     def _find(self, head: link_pb2.InferRequestHead) -> LoadedVariant:
         """Returns the variant that a request is for; raises `NotFound` or `Unavailable`."""
@@ -85,25 +86,51 @@ class Servicer:
 
 
 class _Call:
-    """One request from frame to frame."""
+    """One request from frame to frame.
+
+    Its body is read, and its answer written, in a lane; everything else is done on the event loop.
+    """
 
     __slots__ = (
-        "_codec", "_decoded_ns", "_encoded_ns", "_incoming", "_request", "_started", "_variant",
-        "head",
+        "_answer", "_codec", "_decoded_ns", "_encoded_ns", "_find", "_incoming", "_lane",
+        "_request", "_started", "_variant", "head",
     )  # fmt: skip
 
     _codec: Codec
     _request: InferRequest
+    _answer: Answer
 
-    def __init__(self, incoming: IncomingRequest) -> None:
+    def __init__(
+        self,
+        incoming: IncomingRequest,
+        find: Callable[[link_pb2.InferRequestHead], LoadedVariant],
+        lane: Lane,
+    ) -> None:
         self._started = perf_counter_ns()
         self._decoded_ns = self._encoded_ns = 0
-        self._incoming = incoming
+        self._incoming, self._find, self._lane = incoming, find, lane
         self._variant: LoadedVariant | None = None
         self.head = link_pb2.InferRequestHead()
 
-    def start(self, find: Callable[[link_pb2.InferRequestHead], LoadedVariant]) -> None:
-        """Decodes the request and queues it."""
+    def guard(self, step: Callable[[], None], work: Work | None = None) -> Callable[[], None]:
+        """Returns a step that answers with the error which it raises.
+
+        This is the edge of the service: a fault of ours must not end the connection of others.
+        """
+
+        def guarded() -> None:
+            try:
+                step()
+            except AdlikError as error:
+                self.fail(error, work)
+            except Exception as error:
+                log.exception("request for %s", self.head.model)
+                self.fail(Internal(f"{type(error).__name__}: {error}"), work)
+
+        return guarded
+
+    def start(self) -> None:
+        """Finds the model and has the body read."""
         incoming = self._incoming
         try:
             self.head = head = link_pb2.InferRequestHead.FromString(incoming.head)
@@ -113,15 +140,35 @@ class _Call:
         if codec is None:
             raise InvalidRequest(f"Encoding {head.encoding} of the body is unknown.")
         self._codec = codec
-        self._variant = variant = find(head)
-        self._request = request = codec.decode(incoming.body, head.json_length, variant.signature)
+        self._read(self._find(head))
+
+    def _read(self, variant: LoadedVariant) -> None:
+        """Has the body read as a request for a variant."""
+        self._variant = variant
+        body, length, signature = self._incoming.body, self.head.json_length, variant.signature
+        amount = self._codec.decoding_work(body, length, signature)
+        self._lane.check_room(amount)
+        self._lane(amount, self._told(lambda: self._decode(variant), self._queue))
+
+    def _decode(self, variant: LoadedVariant) -> None:
+        if self._is_cancelled():
+            raise Cancelled("The caller went away before its request was read.")
+        codec, head = self._codec, self.head
+        self._request = codec.decode(self._incoming.body, head.json_length, variant.signature)
         self._decoded_ns = perf_counter_ns() - self._started
-        wait_ns = head.timeout_ms * 1_000_000
+
+    def _queue(self) -> None:
+        """Queues the request; one that was read for a variant which is gone is read once more."""
+        variant = self._find(self.head)
+        if variant is not self._variant:
+            self._read(variant)
+            return
+        request, wait_ns = self._request, self.head.timeout_ms * 1_000_000
         variant.batcher.submit(
             Work(
                 request.inputs,
                 tuple([output.name for output in request.outputs]),
-                self._answer,
+                self._ran,
                 self._is_cancelled,
                 self._started + wait_ns if wait_ns > 0 else 0,
             )
@@ -130,29 +177,32 @@ class _Call:
     def _is_cancelled(self) -> bool:
         return self._incoming.cancelled
 
-    def _answer(self, work: Work) -> None:
-        """Encodes what the run gave and writes it."""
+    def _ran(self, work: Work) -> None:
+        """Answers with what a run gave; called by the batcher, whose other requests go on."""
+        self.guard(lambda: self._write(work), work)()
+
+    def _write(self, work: Work) -> None:
+        """Has the answer written."""
         if work.error is not None:
-            self.fail(work.error, work)
-            return
-        try:
-            self._respond(work)
-        except AdlikError as error:
-            self.fail(error, work)
-        except Exception as error:
-            log.exception("answer of %s", self.head.model)
-            self.fail(Internal(f"{type(error).__name__}: {error}"), work)
+            raise work.error
+        elements = self._codec.encoding_work(self._request, work.results)
+        written = self._told(lambda: self._encode(work), lambda: self._respond(work), work)
+        self._lane(elements * ELEMENT_WORK, written)
+
+    def _encode(self, work: Work) -> None:
+        variant = self._variant
+        assert variant is not None
+        started = perf_counter_ns()
+        self._answer = self._codec.encode(self._request, variant.label, work.results)
+        self._encoded_ns = perf_counter_ns() - started
 
     def _respond(self, work: Work) -> None:
         variant = self._variant
         assert variant is not None
-        started = perf_counter_ns()
-        answer = self._codec.encode(self._request, variant.label, work.results)
         work.input_ns += self._decoded_ns
-        self._encoded_ns = perf_counter_ns() - started
         work.output_ns += self._encoded_ns
         head = link_pb2.InferResponseHead(
-            json_length=answer.json_length,
+            json_length=self._answer.json_length,
             model=variant.name,
             version=variant.version,
             variant=variant.variant,
@@ -163,10 +213,25 @@ class _Call:
             batch_size=work.batch_rows,
             rows=work.rows,
         )
-        self._incoming.respond(head.SerializeToString(), *answer.buffers)
+        self._incoming.respond(head.SerializeToString(), *self._answer.buffers)
         count_request(variant.name, "OK")
         if self.head.traceparent:
             self._trace(work, None)
+
+    def _told(
+        self, step: Callable[[], None], then: Callable[[], None], work: Work | None = None
+    ) -> Callable[[], Callable[[], None]]:
+        """Returns work for a lane: a step, and what follows it on the loop, errors told there."""
+
+        def done() -> Callable[[], None]:
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - raised again on the loop
+                failure = error
+                return self.guard(lambda: _raise(failure), work)
+            return self.guard(then, work)
+
+        return done
 
     def fail(self, error: AdlikError, work: Work | None = None) -> None:
         """Answers with an error."""
@@ -223,3 +288,7 @@ class _Call:
         for name, start, end in parts:
             given = attributes if name == spans.PREPROCESS else None
             tracer.start_span(name, inside, attributes=given, start_time=start).end(end)
+
+
+def _raise(error: Exception) -> None:
+    raise error

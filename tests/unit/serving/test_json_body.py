@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pytest
 from adlik_common.errors import AdlikError, InvalidRequest, InvalidTensor
-from adlik_common.tensors import TensorSpec
+from adlik_common.tensors import DATATYPES, TensorSpec
 from adlik_serving.oip import json_body
 from adlik_serving.oip.request import InferRequest, ModelLabel, RequestedOutput, Signature
 from hypothesis import given
@@ -28,6 +28,12 @@ def encode(outputs, *wanted, request_id=""):
     body = b"".join(bytes(part) for part in answer.buffers)
     end = answer.json_length or len(body)
     return orjson.loads(body[:end]), body[end:]
+
+
+def text_of(outputs, *wanted):
+    """Returns an answer's body, which strict readers of JSON may refuse."""
+    answer = json_body.encode(InferRequest("", {}, wanted), LABEL, outputs)
+    return b"".join(bytes(part) for part in answer.buffers)
 
 
 def one(datatype, shape):
@@ -124,14 +130,131 @@ def test_text_can_not_be_classified():
         encode({"y": np.array([b"a"], np.object_)}, RequestedOutput("y", classes=1))
 
 
-def test_fp16_has_no_json_form():
-    half = np.ones(2, np.float16)
-    entry = {"name": "x", "datatype": "FP16", "shape": [2], "data": [1, 2]}
-    with pytest.raises(InvalidTensor, match="binary tensor data"):
-        decode({"inputs": [entry]}, one("FP16", (2,)))
-    with pytest.raises(InvalidRequest, match="binary_data"):
-        encode({"y": half}, RequestedOutput("y"))
+def test_fp16_stands_in_json_as_its_exact_value():
+    half = np.array([0.1, 65504, 6e-8, np.nan], np.float16)
+    text = text_of({"y": half}, RequestedOutput("y"))
+    data = json.loads(text)["outputs"][0]["data"]
+    entry = {"name": "x", "datatype": "FP16", "shape": [4], "data": data}
+    back = decode({"inputs": [entry]}, one("FP16", (4,))).inputs["x"]
+    assert back.dtype == np.float16
+    assert np.array_equal(back, half, equal_nan=True)
     assert encode({"y": half}, RequestedOutput("y", binary=True))[1] == half.tobytes()
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+def test_what_is_not_finite_is_told_apart_and_may_be_sent_back(datatype):
+    array = np.array([np.nan, np.inf, -np.inf, -0.0, 0.5], DATATYPES[datatype])
+    text = text_of({"y": array}, RequestedOutput("y"))
+    assert b'"data":[NaN,Infinity,-Infinity,-0.0,0.5]' in text
+    data = json.loads(text)["outputs"][0]["data"]
+    entry = {"name": "x", "datatype": datatype, "shape": [5], "data": data}
+    back = decode({"inputs": [entry]}, one(datatype, (5,))).inputs["x"]
+    assert back.tobytes() == array.tobytes() or np.isnan(back[0])
+    assert back[1:].tobytes() == array[1:].tobytes()
+
+
+def test_names_of_what_is_not_finite_may_stand_in_quotes():
+    entry = {**X, "data": ["NaN", "-Infinity"]}
+    array = decode({"inputs": [entry]}).inputs["x"]
+    assert np.isnan(array[0, 0])
+    assert np.isneginf(array[0, 1])
+
+
+@pytest.mark.parametrize("datatype", ["INT8", "UINT64", "BOOL", "BYTES"])
+@pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
+def test_only_floats_may_be_not_finite(datatype, name):
+    text = f'{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":[1],"data":[{name}]}}]}}'
+    with pytest.raises(AdlikError):
+        json_body.decode(text.encode(), 0, one(datatype, (1,)))
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e39", "-1e39"])
+def test_a_number_out_of_range_is_refused_rather_than_infinite(number):
+    text = f'{{"inputs":[{{"name":"x","datatype":"FP32","shape":[1,2],"data":[{number},1]}}]}}'
+    with pytest.raises(AdlikError):
+        json_body.decode(text.encode(), 0, IMAGE)
+
+
+@pytest.mark.parametrize("null", ["id", "parameters", "outputs"])
+def test_null_means_not_set(null):
+    request = decode({"inputs": [{**X, "parameters": None}], null: None})
+    assert request.id == ""
+    assert [output.name for output in request.outputs] == ["y"]
+
+
+def test_null_in_an_outputs_parameters_means_not_set():
+    parameters = {"binary_data": None, "classification": None}
+    wanted = [{"name": "y", "parameters": parameters}]
+    request = decode({"inputs": [X], "outputs": wanted})
+    assert request.outputs == (RequestedOutput("y"),)
+    wanted = [{"name": "y", "parameters": None}]
+    assert decode({"inputs": [X], "outputs": wanted}).outputs == (RequestedOutput("y"),)
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ([2, 2], [[1, 2], [3, 4]]),
+        ([2, 2], [1, 2, 3, 4]),
+        ([2, 2], [[[1], [2]], [[3], [4]]]),
+        ([1, 2, 2], [[1, 2], [3, 4]]),
+        ([2, 2, 1], [[1, 2], [3, 4]]),
+        ([2, 2, 2], [[1, 2, 3, 4], [5, 6, 7, 8]]),
+        ([2, 2, 2], [[1, 2], [3, 4], [5, 6], [7, 8]]),
+        ([], 5),
+        ([], [5]),
+        ([0, 4], []),
+        ([2, 0], [[], []]),
+    ],
+)
+def test_lists_end_where_axes_do(shape, data):
+    entry = {"name": "x", "datatype": "INT32", "shape": shape, "data": data}
+    array = decode({"inputs": [entry]}, one("INT32", (-1,) * len(shape))).inputs["x"]
+    assert array.shape == tuple(shape)
+    assert array.ravel().tolist() == np.ravel(data).tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [
+        ([2, 2], [[1, 2, 3], [4]]),
+        ([2, 2], [[1, 2], 3, 4]),
+        ([2, 2], [1, [2, 3], 4]),
+        ([2, 2], [[[[[[1]]]], 2], [3, 4]]),
+        ([2, 3], [[1, 2], [3, 4], [5, 6]]),
+        ([2, 2], [[1, 2], [3, 4], []]),
+        ([4], [[1, 2], [3, 4], 5]),
+        ([1], [[]]),
+        ([0], [1]),
+    ],
+)
+def test_lists_of_other_lengths_are_refused(shape, data):
+    entry = {"name": "x", "datatype": "INT32", "shape": shape, "data": data}
+    with pytest.raises(InvalidTensor):
+        decode({"inputs": [entry]}, one("INT32", (-1,) * len(shape)))
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        (np.array([2**53, 2**53 + 1, 1]), ["9007199254740993:1", "9007199254740992:0"]),
+        (np.array([-(2**63), 2**63 - 1, 0]), ["9223372036854775807:1", "0:2"]),
+        (np.array([1, 2**64 - 1, 2**64 - 2], np.uint64), [f"{2**64 - 1}:1", f"{2**64 - 2}:2"]),
+        (np.array([200, 7, 255], np.uint8), ["255:2", "200:0"]),
+        (np.array([0.5, 0.5, 0.25], np.float16), ["0.500000:0", "0.500000:1"]),
+        (np.array([np.nan, -np.inf, 1], np.float32), ["1.000000:2", "-inf:1"]),
+        (np.array([1e-9, 2e-9, 0], np.float32), ["0.000000002:1", "0.000000001:0"]),
+    ],
+)
+def test_classes_are_ranked_and_written_exactly(scores, best):
+    head, _ = encode({"y": scores}, RequestedOutput("y", classes=2))
+    assert head["outputs"][0]["data"] == best
+
+
+@pytest.mark.parametrize("scores", [np.array([True]), np.zeros((0, 3)), np.float32(1)])
+def test_what_has_no_ranks_can_not_be_classified(scores):
+    with pytest.raises(InvalidRequest, match="no scores"):
+        encode({"y": np.asarray(scores)}, RequestedOutput("y", classes=1))
 
 
 def test_bytes_that_are_no_text_have_no_json_form():
@@ -250,3 +373,44 @@ def test_random_values_in_any_place_are_refused_and_never_crash(entry, binary):
 def test_garbage_is_refused_and_never_crashes(junk, length):
     with pytest.raises((InvalidRequest, InvalidTensor)):
         json_body.decode(junk, length, IMAGE)
+
+
+@pytest.mark.parametrize("parameter", ["shared_memory_region", "sequence_id"])
+def test_what_asks_for_more_than_there_is_is_refused(parameter):
+    parameters = {parameter: "a"}
+    for message in (
+        {"inputs": [X], "parameters": parameters},
+        {"inputs": [{**X, "parameters": parameters}]},
+        {"inputs": [X], "outputs": [{"name": "y", "parameters": parameters}]},
+    ):
+        with pytest.raises(InvalidRequest, match=r"shared memory|sequence"):
+            decode(message)
+    decode({"inputs": [X], "parameters": {parameter: None, "my_own": "x"}})
+    decode({"inputs": [X], "parameters": {"sequence_id": 0}})
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("NaN", np.nan), ("Infinity", np.inf), ("-Infinity", -np.inf), ("-0", -0.0), ("-0.5", -0.5)],
+)
+def test_a_scalar_may_stand_alone(text, wanted):
+    body = f'{{"inputs":[{{"name":"x","datatype":"FP32","shape":[],"data" : {text} }}]}}'
+    array = json_body.decode(body.encode(), 0, one("FP32", ())).inputs["x"]
+    assert array.shape == ()
+    assert array.tobytes() == np.float32(wanted).tobytes()
+
+
+@pytest.mark.parametrize("datatype", ["BYTES", "INT8", "BOOL"])
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "Infinity5", "NaN.1"])
+def test_a_scalar_that_is_no_number_stands_for_nothing_else(datatype, text):
+    body = f'{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":[],"data":{text}}}]}}'
+    with pytest.raises(AdlikError):
+        json_body.decode(body.encode(), 0, one(datatype, ()))
+
+
+def test_minus_zero_is_kept_in_lists():
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[[-0, 1e-0]]}]}'
+    array = json_body.decode(body, 0, IMAGE).inputs["x"]
+    assert np.signbit(array).tolist() == [[True, False]]
+    body = b'{"inputs":[{"name":"x","datatype":"INT8","shape":[2],"data":[-0, 1]}]}'
+    assert json_body.decode(body, 0, one("INT8", (2,))).inputs["x"].tolist() == [0, 1]

@@ -141,7 +141,7 @@ def test_the_memory_of_an_answer_is_the_outputs_own():
         (lambda m: m.inputs[0].shape.append(1), "INVALID_TENSOR", r"takes \[-1, 3\]"),
         (lambda m: m.inputs[0].shape.__setitem__(0, -2), "INVALID_TENSOR", r"\[-2, 3\]"),
         (lambda m: m.inputs[0].shape.__setitem__(0, 2**62), "INVALID_TENSOR", "24 bytes"),
-        (lambda m: m.inputs[0].shape.__setitem__(0, 0), "INVALID_TENSOR", "no element"),
+        (lambda m: m.inputs[0].shape.__setitem__(0, 0), "INVALID_TENSOR", "has 0"),
         (lambda m: m.inputs[0].shape.__setitem__(0, 3), "INVALID_TENSOR", "has 36"),
         (lambda m: m.inputs.append(m.inputs[0]), "INVALID_REQUEST", "2 inputs but 1"),
         (lambda m: m.raw_input_contents.append(b""), "INVALID_REQUEST", "1 inputs but 2"),
@@ -216,3 +216,13 @@ def test_classes_of_an_output_come_as_strings():
     assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("BYTES", [2, 2])
     words = [b"0.500000:1", b"0.250000:0", b"2.000000:0", b"-1.000000:1"]
     assert response.raw_output_contents[0] == expected_raw(np.array(words, np.object_))
+
+
+def test_a_sequence_is_refused_and_other_parameters_do_no_harm():
+    message = request_of({"x": ("FP32", np.ones((2, 3), np.float32))})
+    message.parameters["my_own"].string_param = "x"
+    message.parameters["sequence_id"].int64_param = 0
+    protobuf_body.decode(message.SerializeToString(), 0, IMAGE)
+    message.parameters["sequence_id"].int64_param = 7
+    with pytest.raises(AdlikError, match="sequence"):
+        protobuf_body.decode(message.SerializeToString(), 0, IMAGE)

@@ -6,69 +6,16 @@ import json
 import numpy as np
 import pytest
 from adlik_common import spans, telemetry
-from adlik_common.errors import EngineFailed, from_proto
-from adlik_common.link import LinkClient, LinkServer, RemoteError
+from adlik_common.errors import EngineFailed
+from adlik_common.link import RemoteError
 from adlik_proto.adlik.link.v1 import link_pb2
-from adlik_proto.adlik.model.v1 import model_pb2
 from adlik_proto.inference import open_inference_pb2 as pb
-from adlik_serving.batcher import Limits
-from adlik_serving.loaded import LoadedVariant, Opened
-from adlik_serving.servicer import Servicer
-from adlik_serving.warmup import WarmUp
-from doubling import Doubler
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from replicas import message
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def variant_of(model, **limits):
-    release = model_pb2.Release(revision=7)
-    release.pushed.name, release.pushed.version = "double", 3
-    release.compiled.variant = "pushed.onnxruntime-fp32"
-    release.compiled.engine, release.compiled.precision = "onnxruntime", "fp32"
-    return LoadedVariant(release, Opened(model, WarmUp(32, 10_000_000), 5), Limits(**limits))
-
-
-class Replica:
-    """A servicer on a link, and a client of it."""
-
-    def __init__(self, model, client, **limits):
-        self.model, self.client = model, client
-        self.loaded = {"double": variant_of(model, **limits)}
-        self.failed = {}
-        self.server = LinkServer(Servicer(self.loaded, self.failed))
-
-    async def ask(self, body, encoding=link_pb2.ENCODING_PROTOBUF, **head):
-        head = link_pb2.InferRequestHead(**{"model": "double", "encoding": encoding, **head})
-        reply = await self.client.request(head.SerializeToString(), body)
-        return link_pb2.InferResponseHead.FromString(reply.head), bytes(reply.body)
-
-    async def refused(self, *args, **head):
-        with pytest.raises(RemoteError) as raised:
-            await self.ask(*args, **head)
-        return from_proto(link_pb2.ErrorHead.FromString(raised.value.head).error)
-
-
-@pytest.fixture
-async def replica(tmp_path):
-    address = f"unix://{tmp_path}/l.sock"
-    replica = Replica(Doubler(), LinkClient(address))
-    await replica.server.start(address)
-    yield replica
-    replica.model.go.set()
-    await replica.client.close()
-    await replica.server.stop(1)
-    for variant in replica.loaded.values():
-        await variant.retire()
-
-
-def message(array, **fields):
-    request = pb.ModelInferRequest(**fields)
-    request.inputs.add(name="x", datatype="FP32", shape=array.shape)
-    request.raw_input_contents.append(array.tobytes())
-    return request.SerializeToString()
 
 
 async def test_a_protobuf_request_is_answered_with_the_models_version_and_the_times(replica):
@@ -186,6 +133,15 @@ async def test_a_failing_run_is_answered(replica):
     replica.model.poison = 4
     error = await replica.refused(message(np.full((1, 1), 4, np.float32)))
     assert error.code == "ENGINE_FAILED"
+
+
+async def test_a_run_that_gives_no_output_is_answered_and_the_next_one_too(replica):
+    run = replica.model.run
+    replica.model.run = lambda _inputs, _outputs=(): {}
+    error = await replica.refused(message(np.ones((1, 1), np.float32)))
+    assert error.code == "INTERNAL"
+    replica.model.run = run
+    await replica.ask(message(np.ones((1, 1), np.float32)))
 
 
 @pytest.fixture

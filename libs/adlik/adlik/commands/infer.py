@@ -112,13 +112,18 @@ def _npz(file: Path) -> dict[str, np.ndarray]:
 
 
 def _json(file: Path, wanted: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    types = {tensor["name"]: oip.numpy_type(tensor["datatype"]) for tensor in wanted}
+    types = {tensor["name"]: tensor["datatype"] for tensor in wanted}
     try:
         values = json.loads(file.read_text())
-        return {name: np.array(value, types.get(name)) for name, value in values.items()}
+        return {
+            name: oip.to_array(value, types[name]) if name in types else np.array(value)
+            for name, value in values.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise AdlikError(
-            "INVALID_TENSOR", f"'{file}' can't be read: {error}.", 'Write {"input": [[...]]}.'
+            "INVALID_TENSOR",
+            f"'{file}' can't be read: {error}.",
+            'Write a list of values for each input, as {"input": [[1, 2]]}.',
         ) from error
 
 
@@ -179,9 +184,27 @@ def _print_boxes(boxes: list[dict[str, Any]], *, json_output: bool) -> None:
         render.console().print("nothing found")
 
 
+def _plain(array: np.ndarray) -> Any:
+    """Returns an array as JSON values; raises `AdlikError` for strings that JSON can't hold."""
+    if array.dtype != np.object_:
+        return array.tolist()
+    try:
+        texts = [item.decode() if isinstance(item, bytes) else item for item in array.flat]
+    except UnicodeDecodeError as error:
+        raise AdlikError(
+            "INVALID_TENSOR",
+            "The answer holds bytes that are not UTF-8 text, which JSON can't hold.",
+            "Leave --json out, or use adlik.Client.",
+        ) from error
+    plain = np.empty(array.size, np.object_)
+    plain[:] = texts
+    return plain.reshape(array.shape).tolist()
+
+
 def _print_outputs(outputs: dict[str, np.ndarray], *, json_output: bool) -> None:
     if json_output:
-        print_json({name: array.tolist() for name, array in outputs.items()})
+        # As the protocol's own JSON: with NaN and the infinities, which `print_json` leaves out.
+        print(json.dumps({name: _plain(array) for name, array in outputs.items()}))  # noqa: T201
         return
     for name, array in outputs.items():
         render.console().print(f"{name}: {array.dtype} {list(array.shape)}")

@@ -118,7 +118,7 @@ def broadcast(shape: tuple[int, ...], smaller: tuple[int, ...]) -> tuple[str, in
     if runs:
         raise InvalidOperand(
             f"An operand of shape {smaller} is repeated along too many axes of {shape}.",
-            cure="Broadcast some of them with numpy.broadcast_to(...).copy().",
+            cure="Broadcast some of them with numpy.broadcast_to, and copy them.",
         )
     return second, before * period * repeat, columns, repeat, period
 

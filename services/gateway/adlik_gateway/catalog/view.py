@@ -15,6 +15,7 @@ from adlik_proto.adlik.control.v1 import control_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
 
 from adlik_gateway.catalog.explain import explained
+from adlik_gateway.catalog.unserved import why_unserved
 
 MAX_WAITING_NOTICES = 1000
 
@@ -112,6 +113,10 @@ class CatalogView:
                 return record
         known = sorted(r.pushed.version for r in model.versions)
         raise NotFound(f"'{name}' has no version {version}.", cure=f"It has {known}.")
+
+    def why_unserved(self, name: str, version: int) -> AdlikError | None:
+        """Returns why a pushed version, 0 for any, is not served; None where it was not pushed."""
+        return why_unserved(self._versions.get(name, {}), self._releases.get(name), version)
 
     def models(self) -> list[control_pb2.Model]:
         """Returns all models by name."""

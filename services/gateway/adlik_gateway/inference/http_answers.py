@@ -6,7 +6,7 @@ import logging
 from typing import Any, NamedTuple
 
 import orjson
-from adlik_common.errors import AdlikError, Internal
+from adlik_common.errors import AdlikError, Internal, InvalidRequest
 from adlik_common.link import Buffer
 from google.protobuf.message import Message
 
@@ -52,7 +52,8 @@ def error_answer(error: BaseException) -> HttpAnswer:
 
 def method_answer(allowed: str) -> HttpAnswer:
     """Returns the answer to a method that a path does not have."""
-    answer = json_answer({"error": f"Use {allowed}.", "code": "INVALID_REQUEST"}, 405)
+    error = InvalidRequest("The path does not have this method.", cure=f"Use {allowed}.")
+    answer = error_answer(error)._replace(status=405)
     answer.headers.append((b"allow", allowed.encode()))
     return answer
 

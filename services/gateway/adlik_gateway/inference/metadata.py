@@ -16,10 +16,9 @@ EXTENSIONS = (
     "binary_tensor_data",
     "classification",
     "model_configuration",
-    "model_repository",
-    "parameters",
     "statistics",
 )
+"""Of the protocol's extensions those that are here whole; of model_repository only the index is."""
 _DATA_TYPES = {"BYTES": oip.TYPE_STRING}
 
 
@@ -44,6 +43,10 @@ class Metadata:
     def server_ready(self) -> bool:
         """Returns whether inferences can be answered: the state is read, a replica lives."""
         return self._table.complete and bool(self._table.serving)
+
+    def known(self, model: str) -> bool:
+        """Returns whether something is released under a model's name."""
+        return model in self._table.releases
 
     def model_ready(self, model: str, version: int) -> bool:
         """Returns whether a replica holds the model."""

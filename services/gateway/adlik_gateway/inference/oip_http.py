@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from adlik_common.errors import AdlikError, InvalidRequest, NotFound
-from adlik_proto.adlik.link.v1.link_pb2 import ENCODING_JSON
+from adlik_proto.adlik.link.v1.link_pb2 import ENCODING_JSON, ENCODING_TENSOR
 
 from adlik_gateway.inference.calls import HTTP, Answer, Call, parse_version, size
 from adlik_gateway.inference.http_answers import (
@@ -32,6 +32,8 @@ from adlik_gateway.inference.metadata import Metadata
 from adlik_gateway.inference.recording import Recorder
 from adlik_gateway.inference.router import Router
 
+MAX_INDEX_BYTES = 64 * 1024
+
 _BINARY = (b"content-type", b"application/octet-stream")
 _JSON = (b"content-type", b"application/json")
 _JSON_LENGTH = b"inference-header-content-length"
@@ -39,6 +41,12 @@ _TIMEOUT = b"x-request-timeout-ms"
 _HEADERS = frozenset(
     (b"content-length", b"content-encoding", _JSON_LENGTH, _TIMEOUT, b"traceparent")
 )
+
+
+_READING = ("GET", "HEAD")
+_STATS = "stats"
+_ACTIONS = frozenset(("", "config", _STATS, "ready", "infer"))
+_SERVER_PATHS = frozenset(("", "health/live", "health/ready"))
 
 
 class _Target(NamedTuple):
@@ -82,17 +90,23 @@ class OipHttp:
     async def _answer(self, scope: Scope, receive: Receive) -> HttpAnswer:
         method, parts = scope["method"], scope["path"].rstrip("/").split("/")[2:]
         if parts[:1] == ["models"] and len(parts) > 1:
-            target = _target(parts[1:])
+            target = self._target(parts[1:])
+            if target.action not in _ACTIONS:
+                raise _no_path("/".join(parts))
             if target.action == "infer":
                 if method != "POST":
                     return method_answer("POST")
                 return await self._infer(target, scope, receive)
-            return self._describe(target) if method in ("GET", "HEAD") else method_answer("GET")
-        if parts == ["repository", "index"]:
+            return self._describe(target) if method in _READING else method_answer("GET, HEAD")
+        path = "/".join(parts)
+        if path == "repository/index":
             if method != "POST":
                 return method_answer("POST")
-            return self._index(b"".join(await read_body(receive, {}, self._limit)))
-        return self._server("/".join(parts)) if method in ("GET", "HEAD") else method_answer("GET")
+            body = await read_body(receive, _read_headers(scope), MAX_INDEX_BYTES)
+            return self._index(b"".join(body))
+        if path not in _SERVER_PATHS:
+            raise _no_path(path)
+        return self._server(path) if method in _READING else method_answer("GET, HEAD")
 
     async def _infer(self, target: _Target, scope: Scope, receive: Receive) -> HttpAnswer:
         try:
@@ -105,8 +119,9 @@ class OipHttp:
         return _inferred(answer)
 
     async def _call(self, target: _Target, scope: Scope, receive: Receive) -> Call:
-        headers = {name: value for name, value in scope["headers"] if name in _HEADERS}
+        headers = _read_headers(scope)
         json_length = number(headers, _JSON_LENGTH)
+        raw = _JSON_LENGTH in headers and not json_length
         timeout_ms = number(headers, _TIMEOUT)
         body = await read_body(receive, headers, self._limit)
         if json_length > (total := sum(map(len, body))):
@@ -118,7 +133,7 @@ class OipHttp:
         return Call(
             model=target.model,
             version=target.version,
-            encoding=ENCODING_JSON,
+            encoding=ENCODING_TENSOR if raw else ENCODING_JSON,
             body=body,
             protocol=HTTP,
             json_length=json_length,
@@ -136,10 +151,9 @@ class OipHttp:
                 return json_answer(plain(self._metadata.config(model, version)))
             case "stats":
                 return json_answer(plain(self._metadata.statistics(model, version)))
-            case "ready":
+            case _:  # "ready"
                 self._metadata.model(model, version)
                 return json_answer({"name": model, "ready": True})
-        raise _no_path(f"models/{model}/{action}")
 
     def _server(self, path: str) -> HttpAnswer:
         """Answers a GET of anything else under /v2."""
@@ -148,10 +162,9 @@ class OipHttp:
                 return json_answer(plain(self._metadata.server()))
             case "health/live":
                 return json_answer({"live": True})
-            case "health/ready":
+            case _:  # "health/ready"
                 ready = self._metadata.server_ready()
                 return json_answer({"ready": ready}, 200 if ready else 503)
-        raise _no_path(path)
 
     def _index(self, body: bytes) -> HttpAnswer:
         try:
@@ -160,20 +173,30 @@ class OipHttp:
             raise InvalidRequest(f"The body is not JSON: {error}.") from error
         if not isinstance(wanted, dict):
             raise InvalidRequest("The body is not a JSON object.")
-        index = self._metadata.index(
-            str(wanted.get("repository_name", "")), only_ready=wanted.get("ready") is True
-        )
+        repository, ready = wanted.get("repository_name"), wanted.get("ready")
+        if not (isinstance(repository, str | None) and isinstance(ready, bool | None)):
+            raise InvalidRequest(
+                "Of the index, 'repository_name' is a text and 'ready' is true or false."
+            )
+        index = self._metadata.index(repository or "", only_ready=ready is True)
         return json_answer([plain(entry) for entry in index.models])
 
+    def _target(self, parts: list[str]) -> _Target:
+        """Reads "{model}[/versions/{version}][/{action}]".
 
-def _target(parts: list[str]) -> _Target:
-    """Reads "{model}[/versions/{version}][/{action}]"; "stats" alone asks for all models."""
-    if parts == ["stats"]:
-        return _Target("", 0, "stats")
-    model, version, rest = parts[0], 0, parts[1:]
-    if rest[:1] == ["versions"] and len(rest) > 1:
-        version, rest = parse_version(rest[1]), rest[2:]
-    return _Target(model, version, "/".join(rest))
+        "stats" alone asks for all models' statistics, unless a model bears that name.
+        """
+        if parts == [_STATS] and not self._metadata.known(_STATS):
+            return _Target("", 0, _STATS)
+        model, version, rest = parts[0], 0, parts[1:]
+        if rest[:1] == ["versions"] and len(rest) > 1:
+            version, rest = parse_version(rest[1]), rest[2:]
+        return _Target(model, version, "/".join(rest))
+
+
+def _read_headers(scope: Scope) -> dict[bytes, bytes]:
+    """Returns the headers that are looked at here."""
+    return {name: value for name, value in scope["headers"] if name in _HEADERS}
 
 
 def _inferred(answer: Answer) -> HttpAnswer:

@@ -74,8 +74,10 @@ class Record:
     def succeeded(self, replica: str, head: InferResponseHead, answer_bytes: int) -> None:
         """Ends the record of an answered inference."""
         ns = time.perf_counter_ns() - self._started
-        model, protocol = head.model, self._call.protocol
-        self._statistics.succeeded(head, ns)
+        protocol = self._call.protocol
+        model = head.model if head.model in self._table.releases else ""  # deleted meanwhile
+        if model:
+            self._statistics.succeeded(head, ns)
         metrics.IN_FLIGHT.dec()
         metrics.duration(model, protocol, "OK").observe(ns / 1e9)
         metrics.request_bytes(model, protocol).inc(sum(map(size, self._call.body)))
@@ -96,7 +98,9 @@ class Record:
         ns = time.perf_counter_ns() - self._started
         model, protocol = self._call.model, self._call.protocol
         if versions := self._table.versions(model):
-            self._statistics.failed(model, self._call.version or versions[-1], ns)
+            version = self._call.version or versions[-1]
+            if version in versions:
+                self._statistics.failed(model, version, ns)
         label = model if model in self._table.releases else ""
         metrics.IN_FLIGHT.dec()
         metrics.duration(label, protocol, _code(error)).observe(ns / 1e9)

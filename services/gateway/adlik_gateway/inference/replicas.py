@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from adlik_common.errors import AdlikError, NotFound, Unavailable
@@ -16,6 +16,8 @@ from adlik_proto.adlik.model.v1.model_pb2 import Release
 
 SERVICE = "serving"
 DOUBT_SECONDS = 1.0
+
+Unserved = Callable[[str, int], AdlikError | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -53,8 +55,12 @@ class ReplicaTable:
     A request that names no version goes to the released version as soon as one replica holds it,
     and to the newest version held until then, so versions do not mix. Variants of one version may,
     while a take-over runs: they were verified to be equal.
+
+    Attributes:
+        unserved: Returns why a version that was pushed is not served, None where it was not pushed.
     """
 
+    unserved: Unserved = lambda _name, _version: None
     _replicas: dict[str, ServingReplica] = field(default_factory=dict)
     _releases: dict[str, Release] = field(default_factory=dict)
     _holders: dict[str, dict[int, list[ServingReplica]]] = field(default_factory=dict)
@@ -219,13 +225,19 @@ class ReplicaTable:
                 "The gateway has not read the mesh's state yet.", cure="Try again in a moment."
             )
         release = self._releases.get(model)
+        served = sorted(self._holders.get(model, ()))
+        if release is not None:
+            served = sorted({release.pushed.version, *served})
+        if release is None or (version and version not in served):
+            reason = self.unserved(model, version)
+            if reason is not None:
+                return reason
         if release is None:
             close = difflib.get_close_matches(model, self._releases, n=3)
             return NotFound(
                 f"No model '{model[:128]}' is released.",
                 cure=f"Did you mean {' or '.join(close)}?" if close else "See the list of models.",
             )
-        served = sorted({release.pushed.version, *self._holders.get(model, ())})
         if version and version not in served:
             return NotFound(
                 f"Version {version} of model '{model}' is not served; "

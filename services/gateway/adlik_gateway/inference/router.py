@@ -18,6 +18,7 @@ from adlik_common.link import LinkLost, RemoteError, Reply
 from adlik_proto.adlik.link.v1.link_pb2 import ErrorHead, InferRequestHead, InferResponseHead
 
 from adlik_gateway import metrics
+from adlik_gateway.catalog.unserved import NotServedYet
 from adlik_gateway.inference.calls import Answer, Call, size
 from adlik_gateway.inference.recording import Record, Recorder
 from adlik_gateway.inference.replicas import ReplicaTable, ServingReplica
@@ -146,6 +147,8 @@ class Router:
         while True:
             try:
                 return self._table.pick(call.model, call.version, trip.excluded)
+            except NotServedYet:
+                raise  # that takes longer than anybody should be kept waiting
             except Unavailable:
                 loop = asyncio.get_running_loop()
                 trip.give_up = trip.give_up or loop.time() + self._wait

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from adlik_proto.adlik.link.v1.link_pb2 import InferResponseHead
@@ -105,6 +106,12 @@ class Statistics:
     def failed(self, model: str, version: int, ns: int) -> None:
         """Adds an inference that ended in an error after `ns` nanoseconds."""
         self._tally(model, version).fail.add(ns)
+
+    def keep(self, model: str, versions: Collection[int]) -> None:
+        """Forgets a model's versions but these."""
+        for name, version in list(self._tallies):
+            if name == model and version not in versions:
+                del self._tallies[name, version]
 
     def of(self, model: str, version: int) -> oip.ModelStatistics:
         """Returns one version's statistics, zeros where nothing was asked yet."""

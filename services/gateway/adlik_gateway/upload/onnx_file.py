@@ -120,11 +120,10 @@ class _Reader:
                 f"The ONNX graph has {nodes} nodes and {len(outputs)} outputs.",
                 cure="Export the whole model again.",
             )
-        return OnnxFile(
-            tuple(spec for spec in inputs if spec.name not in weights),
-            tuple(outputs),
-            tuple(sorted(self._external)),
-        )
+        taken = tuple(spec for spec in inputs if spec.name not in weights)
+        for spec in (*taken, *outputs):
+            _check_served(spec)
+        return OnnxFile(taken, tuple(outputs), tuple(sorted(self._external)))
 
     def _graph_of(self, view: memoryview) -> memoryview:
         graph = None
@@ -250,3 +249,13 @@ class _Reader:
                 self._node(field.view, depth + 1)
             elif field.number in _Graph.WEIGHTS:
                 self._graph_weight(field)
+
+
+def _check_served(spec: TensorSpec) -> None:
+    """Raises `InvalidModel` for a datatype that the protocol has and the engines don't give out."""
+    if spec.datatype == "BF16":
+        raise InvalidModel(
+            f"'{spec.name}' is BF16: inside of a model the engines compute with it, but they "
+            "neither take nor give such tensors.",
+            cure="Cast inputs from FP32 and outputs to FP32 in the graph.",
+        )

@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from adlik_gateway.control.push import Part
+from adlik_gateway.inference.http_compression import inflated
 from adlik_gateway.upload.plans import MAX_JSON_BYTES, parse_plan
 
 File = control_pb2.FileHeader
@@ -49,18 +50,24 @@ async def push_parts(request: Request, name: str) -> AsyncIterator[Part]:
         yield header
 
 
+def decoded(request: Request) -> AsyncIterator[bytes]:
+    """Yields a request's body as it was before its Content-Encoding."""
+    header = request.headers.get("content-encoding", "").encode("latin-1")
+    return inflated(request.stream(), header)
+
+
 async def _form(request: Request) -> AsyncIterator[File | bytes]:
     """Yields a header per part (the plan's has no role) and the bytes behind it."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise InvalidRequest(
             "A push is sent as multipart/form-data.",
-            cure="Use `adlik push` or curl -F model=@FILE.",
+            cure="Use `adlik push`, or curl with -F for each part.",
         )
     reader = _Reader()
     parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
     try:
-        async for chunk in request.stream():
+        async for chunk in decoded(request):
             parser.write(chunk)
             for item in reader.take():
                 yield item

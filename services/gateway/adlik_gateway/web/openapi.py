@@ -34,7 +34,11 @@ _OIP = (
     ("GET", "/v2/models/{name}/ready", "Says whether a model answers."),
     ("GET", "/v2/models/{name}/config", "Shows a model's configuration (Triton's form)."),
     ("GET", "/v2/models/{name}/stats", "Shows how many inferences ran and how long they took."),
-    ("POST", "/v2/models/{name}/infer", "Runs a model: JSON, or JSON and binary tensors."),
+    (
+        "POST",
+        "/v2/models/{name}/infer",
+        "Runs a model: JSON, JSON and binary tensors, or the raw bytes of one tensor.",
+    ),
     ("POST", "/v2/repository/index", "Lists the served models."),
 )
 _SCALARS = {

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from adlik_gateway.control.operations import Control
-from adlik_gateway.web.multipart import push_parts
+from adlik_gateway.web.multipart import decoded, push_parts
 from adlik_gateway.web.openapi import document, page
 
 log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 
 async def _body(request: Request, message: M) -> M:
     body = b""
-    async for chunk in request.stream():
+    async for chunk in decoded(request):
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise InvalidRequest("The request is too large.")

@@ -16,7 +16,9 @@ def classify(
     """Returns the outputs with those that ask for classes replaced by them.
 
     An output of shape [rows, ...] becomes BYTES of shape [rows, k], of one dimension BYTES [k]:
-    the k largest values of each row, largest first, as b"value:index".
+    the k largest values of each row, largest first, as b"value:index". Of equal values the one with
+    the lowest index comes first; NaN comes last. Whole numbers are ranked and written exactly, and
+    of fractions as many digits are written as tell them apart, six at least.
 
     Raises:
         InvalidRequest: The output holds no numbers to rank.
@@ -36,9 +38,18 @@ def _best(output: RequestedOutput, scores: Array) -> Array:
         )
     rows = scores.reshape(scores.shape[0] if scores.ndim > 1 else 1, -1)
     count = min(output.classes, rows.shape[1])
-    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+    # Negating whole numbers could overflow; to invert their bits turns their order around too.
+    keys = -rows if rows.dtype.kind == "f" else ~rows
+    order = np.argsort(keys, axis=1, kind="stable")[:, :count]
     best = np.empty(order.shape, np.object_)
     for row, column in np.ndindex(*order.shape):
         index = int(order[row, column])
-        best[row, column] = f"{float(rows[row, index]):f}:{index}".encode()
+        best[row, column] = f"{_text(rows[row, index])}:{index}".encode()
     return best if scores.ndim > 1 else best[0]
+
+
+def _text(score: np.generic) -> str:
+    """Returns a number's shortest decimal form that stands for it alone, without an exponent."""
+    if isinstance(score, np.floating):
+        return np.format_float_positional(score, min_digits=6)
+    return str(score)

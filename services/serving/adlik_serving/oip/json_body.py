@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import orjson
-from adlik_common.errors import InvalidRequest, InvalidTensor
+from adlik_common.errors import InvalidRequest
 from adlik_common.tensors import DATATYPES, TensorSpec, datatype_of
 
 from adlik_serving.oip.classification import classify
+from adlik_serving.oip.json_lists import (
+    PLACEHOLDER,
+    JsonList,
+    cut_lists,
+    needs_lists,
+    read_list,
+)
+from adlik_serving.oip.json_values import read_values, write_values
 from adlik_serving.oip.request import (
-    MAX_RANK,
     Answer,
     Array,
     Buffer,
@@ -22,18 +27,13 @@ from adlik_serving.oip.request import (
     ModelLabel,
     RequestedOutput,
     Signature,
+    check_parameters,
 )
 from adlik_serving.oip.tensor_bytes import read_tensor, write_tensor
 
 _Value = TypeVar("_Value")
-_TYPES: dict[str, set[type]] = {
-    "b": {bool},
-    "i": {int},
-    "u": {int},
-    "f": {int, float},
-    "O": {str},
-}
-"""Kind of a dtype to the JSON values that may stand for its elements."""
+LARGE_BYTES = 64 * 1024
+"""Larger texts are read in pieces."""
 
 
 def decode(body: Buffer, json_length: int, signature: Signature) -> InferRequest:
@@ -55,9 +55,9 @@ def decode(body: Buffer, json_length: int, signature: Signature) -> InferRequest
             cure="Inference-Header-Content-Length is the length of the JSON in bytes.",
         )
     end = json_length or len(view)
-    message = _parse(view[:end])
-    inputs = _read_inputs(message, view[end:], signature)
-    parameters = _take(message, "parameters", dict, {}, "the request")
+    message, lists = _parse(view[:end])
+    inputs = _read_inputs(message, lists, view[end:], signature)
+    parameters = _parameters(message, "request")
     binary = _take(parameters, "binary_data_output", bool, False, "parameters")
     outputs = [
         _requested(_typed(entry, dict, "an entry of outputs"), binary=binary)
@@ -69,15 +69,20 @@ def decode(body: Buffer, json_length: int, signature: Signature) -> InferRequest
     return InferRequest(request_id, inputs, signature.check_outputs(outputs))
 
 
-def _parse(data: memoryview) -> dict[str, Any]:
+def _parse(data: memoryview) -> tuple[dict[str, Any], list[JsonList]]:
+    """Returns the JSON object in a text, and the lists that were cut out of it."""
+    lists: list[JsonList] = []
+    text: Buffer = data
+    if len(data) > LARGE_BYTES or needs_lists(data):
+        text, lists = cut_lists(data)
     try:
-        return _typed(orjson.loads(data), dict, "the body")
+        return _typed(orjson.loads(text), dict, "the body"), lists
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: {error}.") from error
 
 
 def _read_inputs(
-    message: dict[str, Any], binary: memoryview, signature: Signature
+    message: dict[str, Any], lists: Sequence[JsonList], binary: memoryview, signature: Signature
 ) -> dict[str, Array]:
     """Returns the input arrays; raw ones are taken from `binary` one behind the other."""
     inputs: dict[str, Array] = {}
@@ -90,12 +95,13 @@ def _read_inputs(
         if not all(type(size) is int for size in shape):
             raise InvalidRequest(f"The shape of {where} is not a list of whole numbers.")
         spec = signature.check_input(name, datatype, shape, inputs)
-        parameters = _take(entry, "parameters", dict, {}, where)
-        if "binary_data_size" not in parameters:
-            inputs[name] = _read_values(spec, shape, _take(entry, "data", object, None, where))
+        parameters = _parameters(entry, where)
+        if parameters.get("binary_data_size") is None:
+            data = _take(entry, "data", object, None, where)
+            inputs[name] = _read_data(spec, shape, data, lists)
             continue
         size = _take(parameters, "binary_data_size", int, None, where)
-        if "data" in entry or not 0 <= size <= len(binary):
+        if entry.get("data") is not None or not 0 <= size <= len(binary):
             raise InvalidRequest(
                 f"The binary_data_size of {where} is {size}; {len(binary)} bytes are left behind "
                 "the JSON.",
@@ -109,73 +115,44 @@ def _read_inputs(
     return inputs
 
 
-def _read_values(spec: TensorSpec, shape: list[int], data: object) -> Array:
-    """Returns the array of a (nested or flat) list of JSON values."""
-    dtype = DATATYPES[spec.datatype]
-    if dtype == np.float16:
-        raise InvalidTensor(
-            f"Input '{spec.name}' is FP16, which JSON numbers cannot stand for exactly.",
-            cure="Send it as binary tensor data.",
-            tensor=spec.name,
-        )
-    values, types = _flatten(data)
-    reason = ""
-    if len(values) != math.prod(shape):
-        reason = f"there are {len(values)} elements"
-    elif not types <= _TYPES[dtype.kind]:
-        reason = f"its elements are {', '.join(sorted(kind.__name__ for kind in types))}"
-    else:
-        try:
-            return _convert(values, dtype).reshape(shape)
-        except (OverflowError, FloatingPointError) as error:
-            reason = str(error)
-    raise InvalidTensor(
-        f"The data of input '{spec.name}' does not make {spec.datatype} {shape}: {reason}.",
-        cure="Send every element once, row by row, flat or nested.",
-        tensor=spec.name,
-    )
-
-
-def _flatten(data: object) -> tuple[list[Any], set[type]]:
-    """Returns the elements of nested lists in order, and their types."""
-    values: list[Any] = [data]
-    types: set[type] = {type(data)}
-    for _ in range(MAX_RANK):
-        if types != {list}:
-            break
-        values = list(chain.from_iterable(values))
-        types = set(map(type, values))
-    return values, types
-
-
-def _convert(values: list[Any], dtype: np.dtype[Any]) -> Array:
-    if dtype == np.object_:
-        strings = np.empty(len(values), np.object_)
-        strings[:] = values
-        return strings
-    with np.errstate(over="raise"):
-        return (
-            np.array(values, np.float64).astype(dtype)
-            if dtype.kind == "f"
-            else np.array(values, dtype)
-        )
+def _read_data(
+    spec: TensorSpec, shape: Sequence[int], data: object, lists: Sequence[JsonList]
+) -> Array:
+    """Returns the array of an input's data, which may stand in a list that was cut out."""
+    if isinstance(data, dict):
+        found = data.get(PLACEHOLDER)
+        if type(found) is int and 0 <= found < len(lists):
+            return read_list(spec, shape, lists[found])
+        if type(found) is str and DATATYPES[spec.datatype].kind == "f":
+            return read_values(spec, shape, -0.0 if found == "-0" else found)
+    return read_values(spec, shape, data)
 
 
 def _requested(entry: dict[str, Any], *, binary: bool) -> RequestedOutput:
     name = _take(entry, "name", str, None, "an output")
     where = f"output '{name}'"
-    parameters = _take(entry, "parameters", dict, {}, where)
+    parameters = _parameters(entry, where)
     classes = _take(parameters, "classification", int, 0, where)
-    if classes < 0 or (classes == 0 and "classification" in parameters):
+    if classes < 0 or (classes == 0 and parameters.get("classification") is not None):
         raise InvalidRequest("The parameter 'classification' must be 1 or more.")
     return RequestedOutput(name, _take(parameters, "binary_data", bool, binary, where), classes)
+
+
+def _parameters(entry: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the parameters of a part of a request; raises `InvalidRequest` for some."""
+    parameters = _take(entry, "parameters", dict, {}, where)
+    check_parameters(parameters, where)
+    return parameters
 
 
 def _take(
     entry: dict[str, Any], key: str, kind: type[_Value], default: _Value | None, where: str
 ) -> _Value:
-    """Returns a value of a JSON object; raises `InvalidRequest` where it is missing or odd."""
-    if key not in entry:
+    """Returns a value of a JSON object; raises `InvalidRequest` where it is missing or odd.
+
+    null means that it is not set: clients with typed messages write it for what they leave out.
+    """
+    if entry.get(key) is None:
         if default is None:
             raise InvalidRequest(f"'{key}' is missing in {where}.")
         return default
@@ -205,43 +182,40 @@ def encode(request: InferRequest, model: ModelLabel, outputs: Mapping[str, Array
         InvalidRequest: An output has no JSON form, or no scores to classify by.
     """
     outputs = classify(outputs, request.outputs)
-    entries: list[dict[str, Any]] = []
+    message: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
+    if request.id:
+        message["id"] = request.id
+    text: list[Buffer] = [orjson.dumps(message)[:-1], b',"outputs":[']
     raw: list[Buffer] = []
-    for name, binary, _ in request.outputs:
+    for at, (name, binary, _) in enumerate(request.outputs):
         array = outputs[name]
         entry: dict[str, Any] = {
             "name": name,
             "datatype": datatype_of(array.dtype),
             "shape": array.shape,
         }
+        if at:
+            text.append(b",")
         if binary:
             data = write_tensor(array)
             entry["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
+            text.append(orjson.dumps(entry))
         else:
-            entry["data"] = _json_values(name, array)
-        entries.append(entry)
-    message: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
-    if request.id:
-        message["id"] = request.id
-    message["outputs"] = entries
-    text = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Answer([text, *raw], len(text) if raw else 0)
+            text += (orjson.dumps(entry)[:-1], b',"data":', *write_values(name, array), b"}")
+    text.append(b"]}")
+    return Answer([*text, *raw], sum(map(len, text)) if raw else 0)
 
 
-def _json_values(name: str, array: Array) -> Array | list[str]:
-    """Returns what orjson writes as the flat list of an output's elements."""
-    if array.dtype == np.float16:
-        raise InvalidRequest(
-            f"Output '{name}' is FP16, which is answered as binary tensor data only.",
-            cure="Ask for it with the parameter binary_data: true.",
-        )
-    if array.dtype != np.object_:
-        return np.ascontiguousarray(array).reshape(-1)
-    try:
-        return [value.decode() if isinstance(value, bytes) else str(value) for value in array.flat]
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"Output '{name}' holds bytes that are not UTF-8 text.",
-            cure="Ask for it with the parameter binary_data: true.",
-        ) from error
+def decoding_work(body: Buffer, json_length: int, signature: Signature) -> int:
+    """Returns how many bytes of a body have to be looked at one by one."""
+    return len(body) if signature.scanned else json_length or len(body)
+
+
+def encoding_work(request: InferRequest, outputs: Mapping[str, Array]) -> int:
+    """Returns how many elements of the outputs have to be written one by one."""
+    return sum(
+        outputs[name].size
+        for name, binary, classes in request.outputs
+        if classes or not binary or outputs[name].dtype == np.object_
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy.typing as npt
-from adlik_common.errors import InvalidTensor
+from adlik_common.errors import InvalidRequest, InvalidTensor
 from adlik_common.tensors import TensorSpec, check_tensor
 
 Array = npt.NDArray[Any]
@@ -66,13 +66,23 @@ class ModelLabel(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The inputs and outputs of a model, by name, in the model's order."""
+    """The inputs and outputs of a model, by name, in the model's order.
+
+    Attributes:
+        inputs: What clients send.
+        outputs: What they get.
+        all_outputs: What is answered where no output is named.
+        scanned: Whether raw bytes of an input have to be looked at: strings, booleans.
+    """
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     all_outputs: tuple[RequestedOutput, ...] = field(init=False)
+    scanned: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        scanned = any(spec.datatype in ("BYTES", "BOOL") for spec in self.inputs.values())
+        object.__setattr__(self, "scanned", scanned)
         object.__setattr__(self, "all_outputs", tuple(map(RequestedOutput, self.outputs)))
 
     @classmethod
@@ -100,10 +110,9 @@ class Signature:
                 tensor=name,
             )
         check_tensor(spec, datatype, shape)
-        if 0 in shape or len(shape) > MAX_RANK:
+        if len(shape) > MAX_RANK:
             raise InvalidTensor(
-                f"Input '{name}' has shape {list(shape[: MAX_RANK + 1])}: no element at all, or "
-                f"more than {MAX_RANK} dimensions.",
+                f"Input '{name}' has {len(shape)} dimensions; at most {MAX_RANK} are read.",
                 tensor=name,
             )
         return spec
@@ -135,8 +144,39 @@ class Signature:
         return tuple(outputs)
 
 
+_MEMORY = "shared_memory_region"
+_SEQUENCE = "sequence_id"
+
+
+def check_parameters(parameters: Mapping[str, object], where: str) -> None:
+    """Refuses parameters that ask for what is not here; others do no harm.
+
+    Args:
+        parameters: Those of a request, an input or an output, by name; null means not set.
+        where: What they are of, e.g. "input 'x'".
+
+    Raises:
+        InvalidRequest: The tensor is to pass through shared memory, or requests are to be one
+            sequence: an answer without it would be a wrong one.
+    """
+    if parameters.get(_MEMORY) is not None:
+        raise InvalidRequest(
+            f"The {where} is to pass through shared memory, which is not supported.",
+            cure="Send tensors with the request, and take them from the answer.",
+        )
+    if parameters.get(_SEQUENCE):
+        raise InvalidRequest(
+            f"The {where} is part of a sequence; requests are answered each for itself.",
+            cure="Give the state as inputs, and take it from the outputs.",
+        )
+
+
 class Codec(Protocol):
-    """One way to write requests and answers: the modules `protobuf_body` and `json_body`."""
+    """One way to write requests and answers: the modules whose names end with `_body`."""
+
+    def decoding_work(self, body: Buffer, json_length: int, signature: Signature) -> int:
+        """Returns how many bytes of a body `decode` has to look at one by one."""
+        ...
 
     def decode(self, body: Buffer, json_length: int, signature: Signature) -> InferRequest:
         """Returns the request in a body; raises `InvalidRequest` or `InvalidTensor`."""
@@ -146,6 +186,10 @@ class Codec(Protocol):
         self, request: InferRequest, model: ModelLabel, outputs: Mapping[str, Array]
     ) -> Answer:
         """Returns the answer's body."""
+        ...
+
+    def encoding_work(self, request: InferRequest, outputs: Mapping[str, Array]) -> int:
+        """Returns how many elements of the outputs `encode` has to write one by one."""
         ...
 
 

@@ -44,11 +44,15 @@ def read_tensor(spec: TensorSpec, shape: Sequence[int], data: Buffer) -> Array:
             cure="Send the elements row by row, little endian, without padding.",
             tensor=spec.name,
         )
-    array = np.frombuffer(data, dtype).reshape(shape)
+    array = (np.frombuffer(data, dtype) if count else np.empty(0, dtype)).reshape(shape)
     if not array.flags.aligned:
         array = array.copy()
     if dtype == np.bool_ and (array.view(np.uint8) > 1).any():
-        raise InvalidTensor(f"Input '{spec.name}' has BOOL bytes other than 0 and 1.")
+        raise InvalidTensor(
+            f"Input '{spec.name}' has BOOL bytes other than 0 and 1.",
+            cure="Send 1 for true and 0 for false.",
+            tensor=spec.name,
+        )
     return array
 
 
@@ -56,34 +60,38 @@ def _read_strings(spec: TensorSpec, count: int, data: memoryview) -> Array:
     """Returns `count` length-prefixed byte strings as an array of strings."""
     if count > len(data) // _LENGTH.size:
         raise _wrong_strings(spec, count)
-    elements: list[memoryview] = []
-    position = 0
-    for _ in range(count):
-        if position + _LENGTH.size > len(data):
+    strings = np.empty(count, np.object_)
+    position, end = 0, len(data)
+    for at in range(count):
+        start = position + _LENGTH.size
+        if start > end:
             raise _wrong_strings(spec, count)
-        (length,) = _LENGTH.unpack_from(data, position)
-        position += _LENGTH.size
-        if length > len(data) - position:
+        position = start + _LENGTH.unpack_from(data, position)[0]
+        if position > end:
             raise _wrong_strings(spec, count)
-        elements.append(data[position : position + length])
-        position += length
-    if position != len(data):
+        strings[at] = string_of(spec, data[start:position])
+    if position != end:
         raise _wrong_strings(spec, count)
-    return strings_of(spec, elements)
+    return strings
 
 
-def strings_of(spec: TensorSpec, elements: Sequence[Buffer]) -> Array:
-    """Returns the array of strings that byte strings stand for; `InvalidTensor` if not UTF-8."""
+def string_array(spec: TensorSpec, elements: Sequence[Buffer]) -> Array:
+    """Returns the array, of one dimension, of the strings that byte strings stand for."""
     strings = np.empty(len(elements), np.object_)
+    strings[:] = [string_of(spec, element) for element in elements]
+    return strings
+
+
+def string_of(spec: TensorSpec, element: Buffer) -> str:
+    """Returns the string that bytes stand for; `InvalidTensor` if they are not UTF-8."""
     try:
-        strings[:] = [str(element, "utf-8") for element in elements]
+        return str(element, "utf-8")
     except UnicodeDecodeError as error:
         raise InvalidTensor(
             f"Input '{spec.name}' has elements that are not UTF-8 text.",
             cure="Models take text: encode the strings as UTF-8.",
             tensor=spec.name,
         ) from error
-    return strings
 
 
 def _wrong_strings(spec: TensorSpec, count: int) -> InvalidTensor:

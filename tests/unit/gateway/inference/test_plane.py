@@ -8,6 +8,7 @@ from adlik_common.artifacts import open_store
 from adlik_common.errors import NotFound
 from adlik_common.service import Context
 from adlik_common.state import open_state
+from adlik_gateway.catalog.view import CatalogView
 from adlik_gateway.inference import build
 from adlik_gateway.inference.calls import Call
 from adlik_proto.adlik.control.v1.control_pb2 import Replica
@@ -30,7 +31,8 @@ async def context(settings):
 async def test_requests_follow_releases_and_replicas_as_they_come_and_go(context, replicas):
     state = context.state
     await state.releases.put("m", release("m"))
-    plane = build(context, gateway_settings(replica_wait_seconds=10))
+    unserved = CatalogView(state).why_unserved
+    plane = build(context, gateway_settings(replica_wait_seconds=10), unserved)
     stub = await replicas()
     asked = asyncio.create_task(plane.router.infer(Call("m", 0, ENCODING_JSON, (b"x",), "http")))
     await asyncio.sleep(0.05)

@@ -1,5 +1,7 @@
 """Multipart uploads become a push's parts, however the body is cut into chunks."""
 
+import gzip
+
 import pytest
 from adlik_common.errors import Cancelled, InvalidPlan, InvalidRequest
 from adlik_gateway.upload.plans import MAX_JSON_BYTES
@@ -157,3 +159,14 @@ async def test_random_bodies_give_parts_or_a_refusal(body):
     for data in (body, b"--edge\r\n" + body, form(("model", "m", body), end=b"")):
         with pytest.raises((InvalidRequest, InvalidPlan)):
             await parts_of([data])
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_a_compressed_upload_becomes_the_same_parts(step):
+    body = gzip.compress(WHOLE)
+    chunks = [body[at : at + step] for at in range(0, len(body), step)]
+    sent = request(chunks)
+    sent.scope["headers"].append((b"content-encoding", b"gzip"))
+    found = b"".join([part async for part in push_parts(sent, "m") if isinstance(part, bytes)])
+    plain = [part async for part in push_parts(request([WHOLE]), "m") if isinstance(part, bytes)]
+    assert found == b"".join(plain)
