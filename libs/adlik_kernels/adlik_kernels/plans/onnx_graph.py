@@ -44,7 +44,9 @@ def read_nodes(
     Raises:
         UnsupportedGraph: With the numbers of the nodes that a plan can't take.
     """
-    reader = Reader(ChainMap({}, source.constants), source.batch, source.opset)
+    reader = Reader(
+        ChainMap({}, source.constants), source.batch, source.opset, source.dims, source.types
+    )
     return reader.read(nodes, given, outputs, READERS)
 
 
@@ -67,7 +69,7 @@ def given_values(source: Source, names: Sequence[str]) -> dict[str, Value]:
         else:
             found[name] = value
     if unknown:
-        readers = [n.number for n in source.nodes if set(n.inputs) & set(unknown)]
+        readers = [n.number for n in source.nodes if set(n.reads) & set(unknown)]
         raise UnsupportedGraph(
             f"{', '.join(unknown)}: not float32 [batch, channels, height, width], "
             "[batch, tokens, columns] or [batch, columns] with known sizes.",

@@ -113,12 +113,16 @@ class Plan:
     @property
     def input_shape(self) -> tuple[Size, ...]:
         """Shape of the first input without the batch: (channels, height, width) or (columns,)."""
-        return _outside(self.graph.values[self.graph.inputs[0]])
+        return self.shape_of(self.graph.inputs[0])
 
     @property
     def output_shape(self) -> tuple[Size, ...]:
         """Shape of the first output without the batch."""
-        return _outside(self.graph.values[self.graph.outputs[0]])
+        return self.shape_of(self.graph.outputs[0])
+
+    def shape_of(self, name: str) -> tuple[Size, ...]:
+        """Returns the shape of a value without the batch, channels first."""
+        return _outside(self.graph.values[name])
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs a model of one input and gives its first output.

@@ -15,6 +15,7 @@ from typing import Any
 
 from adlik_kernels.plans.folding import folded
 from adlik_kernels.plans.graph import Array, Graph, Node, Operator, Size, UnsupportedGraph, Value
+from adlik_kernels.plans.probe import Dims
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,23 +43,29 @@ class Reader:
         constants: Arrays by name; those that follow from others join them.
         batch: The batch that the model was exported for; 0 for any.
         opset: Version of ONNX' operators.
+        dims: Shapes of the model's values, as far as they are known.
+        types: Element types of the model's values, as ONNX numbers them.
         values: What is known of every real value.
         made: Operators by the value that they make, in order.
         views: Views by name.
         sizes: Shapes that the model computes with, by name.
         alias: Other names of values.
-        uses: How many readers a value has.
+        uses: How many readers a value has, but for those of its sizes.
+        measured: Names of values whose sizes are read.
     """
 
     constants: MutableMapping[str, Array]
     batch: int = 0
     opset: int = 17
+    dims: Mapping[str, Dims] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     made: dict[str, Operator] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
     sizes: dict[str, tuple[Size, ...]] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     uses: Counter[str] = field(default_factory=Counter)
+    measured: set[str] = field(default_factory=set)
 
     def read(
         self,
@@ -80,7 +87,9 @@ class Reader:
         """
         self.values.update(given)
         for node in nodes:
-            if node.kind != "Shape":
+            if node.kind == "Shape":
+                self.measured.update(node.inputs)
+            else:
                 self.uses.update(name for name in set(node.inputs) if name)
         self.uses.update(outputs)
         for node in nodes:
@@ -92,11 +101,27 @@ class Reader:
             except UnsupportedGraph as error:
                 numbers = error.nodes or (node.number,)
                 raise UnsupportedGraph(error.message, numbers) from error
-        ends = tuple(self.real(name) for name in outputs)
+            except (LookupError, TypeError, ValueError) as error:
+                # An attribute is missing or is none that ONNX knows: not a plan's to judge.
+                message = f"A plan can't read this {node.kind}: {error}"
+                raise UnsupportedGraph(message, (node.number,)) from error
+        makers = {name: node.number for node in nodes for name in node.outputs}
+        ends = tuple(self._end(name, makers.get(name)) for name in outputs)
         read = {name for operator in self.made.values() for name in operator.inputs}
         inputs = tuple(name for name in given if name in read or name in ends)
         operators = tuple(self.made.values())
         return Graph(inputs, ends, tuple(outputs), dict(self.values), operators, self.batch)
+
+    def _end(self, name: str, maker: int | None) -> str:
+        """The value behind an output: numbers, for callers want no bare levels."""
+        try:
+            found = self.real(name)
+        except UnsupportedGraph as error:
+            made = () if maker is None else (maker,)
+            raise UnsupportedGraph(error.message, (*error.nodes, *made)) from error
+        if self.values[found].levels is not None and maker is not None:
+            raise UnsupportedGraph("A plan gives numbers, not their levels.", (maker,))
+        return found
 
     def name(self, name: str) -> str:
         """Returns the name that a value was made by."""
@@ -142,9 +167,18 @@ class Reader:
         return found
 
     def number(self, name: str) -> float | None:
-        """Returns a constant of one number, None for anything else."""
+        """Returns a constant of one number, None for anything else.
+
+        Every value has two axes or more, so a number of one axis leaves shapes as they are.
+        """
         found = self.constant(name)
-        return float(found.reshape(-1)[0]) if found is not None and found.size == 1 else None
+        if found is None or found.size != 1 or found.ndim > 2:
+            return None
+        return float(found.reshape(-1)[0])
+
+    def rank(self, name: str) -> int:
+        """Returns the axes of a value in the model, 0 where they are not known."""
+        return len(self.dims.get(name, ()))
 
     def emit(self, operator: Operator, value: Value) -> None:
         """Adds an operator and what it makes."""

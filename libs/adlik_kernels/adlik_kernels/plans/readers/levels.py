@@ -31,6 +31,8 @@ def dequantize(reader: Reader, node: Node) -> None:
     constant = reader.constant(node.inputs[0])
     if constant is not None:
         scale, zero = reader.needed(node.inputs[1]), _zeros(reader, node)
+        if scale.dtype != np.float32:
+            raise UnsupportedGraph(f"A plan knows no scales of {scale.dtype}.")
         is_shifted = constant.dtype == np.int8 and np.any(zero != 0)
         if node.attributes.get("block_size", 0) or is_shifted:
             raise UnsupportedGraph("A plan knows weights whose level 0 is 0.")
@@ -145,8 +147,21 @@ def weights(reader: Reader, name: str, axis: int) -> tuple[Array, Array | None]:
     return array, np.ascontiguousarray(wide)
 
 
-def bias(reader: Reader, name: str, filters: int) -> Array | None:
-    """Returns a float32 bias of [filters], None where there is none."""
+def bias(
+    reader: Reader, name: str, filters: int, *, is_broadcast: bool = False
+) -> Array | None:
+    """Returns a float32 bias of [filters], None where there is none.
+
+    Args:
+        reader: Where from.
+        name: The input of the node.
+        filters: Numbers that are wanted.
+        is_broadcast: Whether one number, or one row, stands for all rows, as in Gemm. A column, one
+            number for each row of the result, does not.
+
+    Raises:
+        UnsupportedGraph: It is computed, or of another shape.
+    """
     if not name:
         return None
     view = reader.view(name, "weights")
@@ -155,7 +170,8 @@ def bias(reader: Reader, name: str, filters: int) -> Array | None:
         found = (view.facts["array"].astype(np.float64) - zero) * scale
     else:
         found = reader.needed(name)
-    if found.size not in {1, filters}:
+    shapes = {(), (1,), (1, 1), (filters,), (1, filters)} if is_broadcast else {(filters,)}
+    if found.shape not in shapes or found.dtype not in {np.dtype("f4"), np.dtype("f8")}:
         raise UnsupportedGraph(f"A bias of {found.shape} does not fit {filters} filters.")
     return as_float(np.broadcast_to(found.reshape(-1), (filters,)))
 
@@ -266,6 +282,8 @@ def _scaled(reader: Reader, name: str, view: View) -> str:
 def _levels(reader: Reader, node: Node) -> Levels:
     """The scale and zero of a node, or those of each channel, the zeros as of unsigned levels."""
     scale, zero = reader.needed(node.inputs[1]).reshape(-1), _zeros(reader, node).reshape(-1)
+    if scale.dtype != np.float32:
+        raise UnsupportedGraph(f"A plan knows no scales of {scale.dtype}.")
     if zero.dtype not in {np.dtype("u1"), np.dtype("i1")} or zero.size not in {1, scale.size}:
         raise UnsupportedGraph("A plan knows 8-bit values only.")
     if not np.all(np.isfinite(scale)) or np.any(scale <= 0):
@@ -281,7 +299,25 @@ def _levels(reader: Reader, node: Node) -> Levels:
 
 
 def _zeros(reader: Reader, node: Node) -> Array:
-    return reader.needed(node.inputs[2]) if node.input(2) else np.zeros(1, np.uint8)
+    """The level that stands for 0, or that of each channel; of the type of the levels.
+
+    Without one it is 0, and what the levels are says their own type: `output_dtype`, or what a
+    DequantizeLinear reads.
+    """
+    if node.input(2):
+        return reader.needed(node.inputs[2])
+    levels = node.outputs[0] if node.kind == "QuantizeLinear" else node.inputs[0]
+    constant = reader.constant(levels)
+    if constant is not None:
+        return np.zeros(1, constant.dtype)
+    kind = reader.types.get(levels)
+    if kind not in LEVEL_TYPES:
+        raise UnsupportedGraph("A plan knows 8-bit values only.")
+    return np.zeros(1, LEVEL_TYPES[kind])
+
+
+LEVEL_TYPES = {2: np.uint8, 3: np.int8}
+"""Element types of levels, by ONNX' numbers."""
 
 
 REALIZERS: dict[str, Callable[[Reader, str, View], str]] = {

@@ -125,7 +125,14 @@ def _fill_words(reader: Reader, source: str, groups: int) -> bool:
 
 
 def batch_norm(reader: Reader, node: Node) -> None:
-    """BatchNormalization: folded into the convolution before it."""
+    """BatchNormalization: folded into the convolution before it.
+
+    One that trains uses the mean of the batch: so says `training_mode` from version 14 on, a second
+    output before.
+    """
+    facts = node.attributes
+    if facts.get("training_mode", 0) or any(node.outputs[1:]) or not facts.get("spatial", 1):
+        raise UnsupportedGraph("A plan knows batch normalisation with constant statistics only.")
     before = reader.only_maker(reader.real(node.inputs[0]))
     fits = before is not None and before.kind in CONVOLUTIONS and before.w_scale is None
     if (
@@ -152,6 +159,8 @@ def batch_norm(reader: Reader, node: Node) -> None:
 
 def pool(reader: Reader, node: Node) -> None:
     """MaxPool and AveragePool."""
+    if any(node.outputs[1:]):
+        raise UnsupportedGraph("A plan knows no places of largest numbers.")
     kind = "max" if node.kind == "MaxPool" else "mean"
     source = levels.operand(reader, node.inputs[0], quantized=True)
     height, width, channels = picture(reader, source)
@@ -159,6 +168,9 @@ def pool(reader: Reader, node: Node) -> None:
     size = frame.slid((height, width))
     if node.attributes.get("ceil_mode", 0) and size != frame.slid((height, width), ceiled=True):
         raise UnsupportedGraph("A plan knows plain pooling: no ceil_mode that matters.")
+    sides = (*frame.window, *frame.window)
+    if any(pad >= side for pad, side in zip(frame.padding, sides, strict=True)):
+        raise UnsupportedGraph("A plan knows no window that lies in the padding alone.")
     counts = node.attributes.get("count_include_pad", 0) and any(frame.padding)
     if frame.dilation != (1, 1) or counts:
         raise UnsupportedGraph("A plan knows plain pooling: no dilation, no counted padding.")
@@ -252,7 +264,9 @@ def frame_of(node: Node, window: tuple[int, int], size: tuple[int, int]) -> Fram
     stride = pair(node.attributes.get("strides", [1, 1]))
     dilation = pair(node.attributes.get("dilations", [1, 1]))
     kind = node.attributes.get("auto_pad", b"NOTSET")
-    if kind in {b"SAME_UPPER", b"SAME_LOWER"}:
+    if kind == b"VALID":
+        pads = [0, 0, 0, 0]
+    elif kind in {b"SAME_UPPER", b"SAME_LOWER"}:
         wanted = [
             max((-(-s // d) - 1) * d + (w - 1) * a + 1 - s, 0)
             for s, w, d, a in zip(size, window, stride, dilation, strict=True)

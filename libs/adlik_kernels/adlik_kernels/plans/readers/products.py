@@ -21,7 +21,7 @@ def gemm(reader: Reader, node: Node) -> None:
     if node.input(2):
         if w.ndim != 2:
             raise UnsupportedGraph("A plan knows products with a matrix of weights only.")
-        bias = levels.bias(reader, node.inputs[2], w.shape[1])
+        bias = levels.bias(reader, node.inputs[2], w.shape[1], is_broadcast=True)
     product(reader, node, w, w_scale, bias)
 
 
