@@ -66,7 +66,7 @@ def folded(node: Node, constants: Mapping[str, Array], opset: int) -> dict[str, 
 def _grows(node: Node, found: Mapping[str, Array]) -> bool:
     """Whether a few numbers could become very many."""
     if node.kind == "Range":
-        start, limit, step = (float(array.reshape(-1)[0]) for array in map(found.__getitem__, node.inputs))
+        start, limit, step = (float(found[name].reshape(-1)[0]) for name in node.inputs)
         return step == 0 or abs(limit - start) / abs(step) > _RESULT
     if node.kind not in {"ConstantOfShape", "Expand", "Tile"}:
         return False

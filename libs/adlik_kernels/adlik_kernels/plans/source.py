@@ -158,9 +158,7 @@ def _node(number: int, node: Any, functions: set[tuple[str, str]]) -> Node:
     is_plain = node.domain in {"", "ai.onnx"} and (node.domain, node.op_type) not in functions
     kind = node.op_type if is_plain else f"{node.domain or 'function'}.{node.op_type}"
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return Node(
-        number, kind, tuple(node.input), tuple(node.output), found, tuple(_captured(node))
-    )
+    return Node(number, kind, tuple(node.input), tuple(node.output), found, tuple(_captured(node)))
 
 
 def _captured(node: Any) -> dict[str, None]:

@@ -147,9 +147,7 @@ def weights(reader: Reader, name: str, axis: int) -> tuple[Array, Array | None]:
     return array, np.ascontiguousarray(wide)
 
 
-def bias(
-    reader: Reader, name: str, filters: int, *, is_broadcast: bool = False
-) -> Array | None:
+def bias(reader: Reader, name: str, filters: int, *, is_broadcast: bool = False) -> Array | None:
     """Returns a float32 bias of [filters], None where there is none.
 
     Args:
