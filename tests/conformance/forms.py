@@ -94,9 +94,7 @@ def _composed(model: onnx.ModelProto, data: str, x: np.ndarray, form: str) -> Fo
     if form == "branch":
         inputs.append(helper.make_tensor_value_info(CONDITION, TensorProto.BOOL, []))
         feeds = [{**f, CONDITION: np.array(c)} for c, f in zip((True, False), feeds, strict=True)]
-        branches = [
-            helper.make_graph(n, f"b{i}", [], o) for i, (n, o) in enumerate((first, second))
-        ]
+        yes, no = (helper.make_graph(n, "branch", [], o) for n, o in (first, second))
         outputs = [helper.make_value_info(value.name, value.type) for value in graph.output]
         names = [value.name for value in outputs]
         nodes = [helper.make_node("If", [CONDITION], names, then_branch=yes, else_branch=no)]

@@ -30,11 +30,7 @@ class RemoveDeadCode:
         """Returns how the numbers of operators and weights changed."""
         before, weights = count_operators(model), len(model.graph.initializers)
         RewriteRuleSet([dropout_zero_rule, dropout_inference_rule]).apply_to_model(model)
-        same = (
-            []
-            if DRAWING & count_operators(model).keys()
-            else [common.CommonSubexpressionEliminationPass()]
-        )
+        draws = DRAWING & count_operators(model).keys()
         Sequential(
             common.IdentityEliminationPass(),
             *([] if draws else [common.CommonSubexpressionEliminationPass()]),
