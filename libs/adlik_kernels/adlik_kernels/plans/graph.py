@@ -81,6 +81,11 @@ class Value:
         return len(self.shape) == 3
 
     @property
+    def is_known(self) -> bool:
+        """Whether all sizes but the batch are numbers."""
+        return all(isinstance(size, int) for size in self.shape)
+
+    @property
     def columns(self) -> int:
         """Numbers that lie side by side: the channels of a picture."""
         last = self.shape[-1]

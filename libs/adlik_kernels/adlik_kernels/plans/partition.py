@@ -88,8 +88,7 @@ def split(source: Source, known: Mapping[int, str] | None = None) -> Split:
 
 def _whole(source: Source) -> Part:
     """All of a model that no plan takes a part of."""
-    nodes = (n for n in source.nodes if not all(name in source.constants for name in n.outputs))
-    return Part(tuple(nodes), source.inputs, source.outputs)
+    return Part(tuple(_wanted(source)), source.inputs, source.outputs)
 
 
 def _unnamed(source: Source, parts: Iterable[Part]) -> str:
@@ -134,9 +133,7 @@ def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
     made_at: dict[str, int] = {}
     levels: dict[int, list[Node]] = {}
     free: dict[str, Node] = {}
-    for node in source.nodes:
-        if all(name in source.constants for name in node.outputs):
-            continue
+    for node in _wanted(source):
         level = max((made_at.get(name, 0) for name in node.reads), default=0)
         is_plans = node.number not in refused
         if is_plans and _is_free(source, node):
@@ -147,6 +144,17 @@ def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
         made_at.update(dict.fromkeys(node.outputs, level))
     groups = [_with_free(levels[level], free) for level in sorted(levels)]
     return [_part(source, nodes, groups) for nodes in groups]
+
+
+def _wanted(source: Source) -> list[Node]:
+    """The nodes that an output needs and that are not computed already, in order."""
+    needed, found = set(source.outputs), []
+    for node in reversed(source.nodes):
+        makes = [name for name in node.outputs if name in needed and name not in source.constants]
+        if makes:
+            found.append(node)
+            needed.update(node.reads)
+    return found[::-1]
 
 
 def _is_free(source: Source, node: Node) -> bool:

@@ -109,6 +109,11 @@ class Reader:
         ends = tuple(self._end(name, makers.get(name)) for name in outputs)
         read = {name for operator in self.made.values() for name in operator.inputs}
         inputs = tuple(name for name in given if name in read or name in ends)
+        for name in inputs:
+            if self.values[name].is_picture and not self.values[name].is_known:
+                # A mask that no attention reads as one.
+                readers = tuple(node.number for node in nodes if name in node.inputs)
+                raise UnsupportedGraph(f"A plan knows no picture with the sizes of {name}.", readers)
         operators = tuple(self.made.values())
         return Graph(inputs, ends, tuple(outputs), dict(self.values), operators, self.batch)
 

@@ -22,6 +22,9 @@ from adlik_kernels.plans.graph import (
 )
 from adlik_kernels.plans.reader import Reader, View
 
+WORD = 4
+"""Levels along k that kernels read at once."""
+
 SIGNED = 128
 """What is added to signed levels of activations, which kernels read unsigned."""
 

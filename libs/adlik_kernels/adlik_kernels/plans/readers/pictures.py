@@ -15,9 +15,6 @@ from adlik_kernels.templates.phases import Transposed2d
 
 CONVOLUTIONS = ("conv", "depthwise")
 
-WORD = 4
-"""Levels along k that kernels read at once."""
-
 
 def picture(reader: Reader, name: str) -> tuple[int, int, int]:
     """Returns the height, width and channels of a picture.
@@ -47,9 +44,9 @@ def conv(reader: Reader, node: Node) -> None:
         raise UnsupportedGraph("A plan knows convolutions of pictures with fitting weights only.")
     frame = frame_of(node, (w.shape[2], w.shape[3]), (height, width))
     is_depthwise = _is_depthwise(reader, source, w, groups) and frame.dilation == (1, 1)
-    if w_scale is not None and w.shape[1] % WORD and _fill_words(reader, source, groups):
-        w = np.pad(w, ((0, 0), (0, -w.shape[1] % WORD), (0, 0), (0, 0)))
-    if w_scale is not None and w.shape[1] % WORD and not is_depthwise:
+    if w_scale is not None and w.shape[1] % levels.WORD and _fill_words(reader, source, groups):
+        w = np.pad(w, ((0, 0), (0, -w.shape[1] % levels.WORD), (0, 0), (0, 0)))
+    if w_scale is not None and w.shape[1] % levels.WORD and not is_depthwise:
         # Words of four levels along k: other convolutions compute with the numbers.
         source, w, w_scale = reader.real(node.inputs[0]), levels.as_floats(w, w_scale, axis=0), None
     operator = Operator(
@@ -118,9 +115,9 @@ def _fill_words(reader: Reader, source: str, groups: int) -> bool:
         return False
     (given,) = maker.inputs
     value = reader.values[source]
-    if given in reader.made or reader.uses[given] != 1 or value.columns >= WORD:
+    if given in reader.made or reader.uses[given] != 1 or value.columns >= levels.WORD:
         return False
-    reader.values[source] = replace(value, shape=(*value.shape[:2], WORD))
+    reader.values[source] = replace(value, shape=(*value.shape[:2], levels.WORD))
     return True
 
 
