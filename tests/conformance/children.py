@@ -5,6 +5,7 @@ A child reads one JSON job a line and answers each with one JSON line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import signal
@@ -53,7 +54,8 @@ class Child:
 
     def close(self) -> None:
         if self._process is not None:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
             self._process.wait()
 
 

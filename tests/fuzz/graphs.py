@@ -101,6 +101,11 @@ class Graph:
             return None
         return found[-1] if self.chance(0.7) else self.draw(*found)
 
+    def image(self) -> Value | None:
+        """A value of known channels, rows and columns."""
+        value = self.pick(4)
+        return None if value is None or TOKENS in value.shape else value
+
     def like(self, value: Value) -> Value | None:
         """Another value of the same shape."""
         found = [v for v in self.values if v.shape == value.shape and v.name != value.name]

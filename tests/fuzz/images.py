@@ -20,6 +20,8 @@ def _window(graph: Graph, value: Value, most: int = 4) -> tuple[dict[str, Any], 
     pads = [graph.number(0, graph.draw(0, 1, w - 1)) if w > 1 else 0 for w in (*window, *window)]
     facts = {"kernel_shape": window, "strides": strides, "dilations": dilations, "pads": pads}
     kind = graph.draw(*["NOTSET"] * 6, "SAME_UPPER", "SAME_LOWER", "VALID")
+    if kind.startswith("SAME"):  # there, ONNX Runtime takes no dilation
+        facts["dilations"] = dilations = [1, 1]
     if kind != "NOTSET":
         del facts["pads"]
         facts["auto_pad"] = kind
@@ -32,7 +34,7 @@ def _window(graph: Graph, value: Value, most: int = 4) -> tuple[dict[str, Any], 
 
 
 def conv(graph: Graph) -> Value | None:
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     channels = int(value.shape[1])
@@ -58,7 +60,7 @@ def conv(graph: Graph) -> Value | None:
 
 
 def transposed(graph: Graph) -> Value | None:
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     channels, *sizes = (int(size) for size in value.shape[1:])
@@ -106,7 +108,7 @@ def _attribute(name: str, value: Any) -> Any:
 
 
 def pool(graph: Graph) -> Value | None:
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     kind = graph.draw("MaxPool", "AveragePool")
@@ -128,7 +130,7 @@ def pool(graph: Graph) -> Value | None:
 
 
 def global_pool(graph: Graph) -> Value | None:
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     kind = graph.draw("GlobalAveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean")
@@ -146,7 +148,7 @@ def global_pool(graph: Graph) -> Value | None:
 
 def excitation(graph: Graph) -> Value | None:
     """Squeeze and excitation."""
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     channels = int(value.shape[1])
@@ -162,7 +164,7 @@ def excitation(graph: Graph) -> Value | None:
 
 def move(graph: Graph) -> Value | None:
     """Transpose, Reshape, Flatten, Slice, Pad, Concat, Squeeze."""
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     _, channels, height, width = value.shape

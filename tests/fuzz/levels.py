@@ -46,7 +46,7 @@ def _weights(graph: Graph, shape: tuple[int, ...], axis: int) -> str:
 
 def conv(graph: Graph) -> Value | None:
     """A quantized convolution, its end quantized or not."""
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     given = quantized(graph, value)
@@ -96,7 +96,7 @@ def _ended(graph: Graph, end: Value) -> Value:
 
 
 def pool(graph: Graph) -> Value | None:
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     given = quantized(graph, value)
@@ -112,7 +112,7 @@ def pool(graph: Graph) -> Value | None:
 
 def turned(graph: Graph) -> Value | None:
     """Levels that are transposed before they are numbers again."""
-    value = graph.pick(4)
+    value = graph.image()
     if value is None:
         return None
     levels, scale, zero = _levels(graph, value)

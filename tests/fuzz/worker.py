@@ -50,7 +50,7 @@ def checked(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Any]:
         plans = sum(part.nodes for part in loaded.parts if part.engine == "kernels")
         words = _plain(reference, loaded, feeds)
         if not words and plans:
-            words = _guarded(path, loaded, feeds)
+            words = _guarded(path, reference, loaded, feeds)
     return {"verdict": "wrong" if words else "right", "plans": plans, "words": words}
 
 
@@ -66,8 +66,13 @@ def _plain(reference: Reference, loaded: Any, feeds: Feeds) -> str:
     return ""
 
 
-def _guarded(path: Path, loaded: Any, feeds: Feeds) -> str:
-    """The same answers bit by bit, wherever arrays lie and whatever lay there before."""
+def _guarded(path: Path, reference: Reference, loaded: Any, feeds: Feeds) -> str:
+    """The same answers, wherever arrays lie and whatever lay there before.
+
+    They are the same bit by bit where ONNX Runtime has no part in them: its sums depend on where
+    arrays begin.
+    """
+    is_exact = all(part.engine == "kernels" for part in loaded.parts)
     for side in ("end", "begin"):
         with fenced(side) as (fence, plans):
             again = load_model(path)
@@ -77,7 +82,8 @@ def _guarded(path: Path, loaded: Any, feeds: Feeds) -> str:
                     got = again({name: fence.copy(array) for name, array in feed.items()})
                     for plan in plans:
                         poison(plan)
-                    if words := _same(want, got):
+                    words = _same(want, got)
+                    if words and (is_exact or judged(reference, feed, got)):
                         return f"{_sizes(feed)}, arrays elsewhere ({side}): {words}"
             fence.check()
     return ""

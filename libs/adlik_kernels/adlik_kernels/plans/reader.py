@@ -109,13 +109,18 @@ class Reader:
         ends = tuple(self._end(name, makers.get(name)) for name in outputs)
         read = {name for operator in self.made.values() for name in operator.inputs}
         inputs = tuple(name for name in given if name in read or name in ends)
-        for name in inputs:
-            if self.values[name].is_picture and not self.values[name].is_known:
-                # A mask that no attention reads as one.
-                readers = tuple(node.number for node in nodes if name in node.inputs)
-                raise UnsupportedGraph(f"A plan knows no picture with the sizes of {name}.", readers)
+        for operator in self.made.values():
+            self._check_known(operator, makers)
         operators = tuple(self.made.values())
         return Graph(inputs, ends, tuple(outputs), dict(self.values), operators, self.batch)
+
+    def _check_known(self, operator: Operator, makers: Mapping[str, int]) -> None:
+        """Checks that an operator knows its columns: those of a mask of keys may be open."""
+        for place, name in enumerate(operator.inputs):
+            value, is_mask = self.values[name], operator.kind == "attention" and place == 3
+            if not is_mask and (not value.columns or (value.is_picture and not value.is_known)):
+                made = (makers[operator.output],) if operator.output in makers else ()
+                raise UnsupportedGraph(f"A plan can't compute with the sizes of {name}.", made)
 
     def _end(self, name: str, maker: int | None) -> str:
         """The value behind an output: numbers, for callers want no bare levels."""
