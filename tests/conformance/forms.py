@@ -39,7 +39,7 @@ def formed(case: Any, form: str) -> Form | None:
         case: The test, as `onnx.backend.test.case.node` collects it.
         form: One of `FORMS`.
     """
-    model = copy.deepcopy(case.model)
+    model = _of_known_version(copy.deepcopy(case.model))
     names = [value.name for value in model.graph.input]
     feeds = [dict(zip(names, inputs, strict=False)) for inputs, _ in case.data_sets]
     if form == "alone":
@@ -56,6 +56,22 @@ def formed(case: Any, form: str) -> Form | None:
     if feeds[0][data].ndim < 2 or feeds[0][data].size == 0:
         return None
     return _composed(model, data, feeds[0][data], form)
+
+
+KNOWN_OPSET, KNOWN_IR = 26, 13
+"""The newest versions that the installed ONNX Runtime reads."""
+
+
+def _of_known_version(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model told in versions that ONNX Runtime reads, if all operators mean the same in them."""
+    model.ir_version = min(model.ir_version, KNOWN_IR)
+    for opset in model.opset_import:
+        if opset.domain in {"", "ai.onnx"} and opset.version > KNOWN_OPSET:
+            nodes = (node for node in model.graph.node if node.domain in {"", "ai.onnx"})
+            schemas = [onnx.defs.get_schema(node.op_type, opset.version) for node in nodes]
+            if all(schema.since_version <= KNOWN_OPSET for schema in schemas):
+                opset.version = KNOWN_OPSET
+    return model
 
 
 def _data(inputs: Any, feed: dict[str, Any]) -> int | None:

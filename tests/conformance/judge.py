@@ -114,12 +114,19 @@ def _differ_floats(want: np.ndarray, got: np.ndarray, near: float, least: float)
     return ""
 
 
-def judged(reference: Reference, feed: Feed, got: Mapping[str, Any]) -> str:
-    """Returns in words how an answer differs from the reference by more than its noise."""
+def judged(reference: Reference, feed: Feed, got: Mapping[str, Any], near: float = NEAR) -> str:
+    """Returns in words how an answer differs from the reference by more than its noise.
+
+    Args:
+        reference: What the answer should be.
+        feed: The inputs.
+        got: The answer.
+        near: Part of an output's largest number that it may differ by, unasked.
+    """
     want = reference(feed)
     if list(got) != list(want):
         return f"outputs {list(got)}, wanted {list(want)}"
-    said = {name: words for name in want if (words := differ(want[name], got[name]))}
+    said = {name: words for name in want if (words := differ(want[name], got[name], near))}
     if not said:
         return ""
     noise = reference.noise(feed)

@@ -31,7 +31,7 @@ def answer(job: dict[str, str]) -> dict[str, Any]:
     Returns:
         "verdict": "right", "wrong", "refused" (with words), or why there is nothing to compare
         with: "no form", "reference"; "reasons": why nodes run on ONNX Runtime, by operator;
-        "plans": how many nodes run in plans.
+        "unknown": operators that no plan knows; "plans": how many nodes run in plans.
     """
     if job.get("list"):
         return {"names": {name: operators(case) for name, case in cases().items()}}
@@ -75,6 +75,7 @@ def _checked(
     told = {
         "plans": sum(part.nodes for part in model.parts if part.engine == "kernels"),
         "reasons": {kind: why for kind, why in reasons.items() if kind in READERS},
+        "unknown": [kind for kind in reasons if kind not in READERS],
     }
     for feed in feeds:
         got = model(feed)

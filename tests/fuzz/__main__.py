@@ -46,13 +46,18 @@ def search(jobs: Iterator[dict[str, int]], cache: str, folder: Path) -> int:
         verdicts[verdict] += 1
         in_plans += bool(said.get("plans"))
         if verdict in {"wrong", "crash"}:
-            print(f"seed {job['seed']}: {said.get('words') or said}", flush=True)
+            tell(f"seed {job['seed']}: {said.get('words') or said}")
             path = folder / f"seed_{job['seed']}.onnx"
             write_finding(path, *shrunk(generated(job["seed"]), Shows(cache, path)))
-            print(f"  made small: {path}", flush=True)
+            tell(f"  made small: {path}")
     total = sum(verdicts.values())
-    print(f"{total} graphs, {in_plans} of them in plans: {dict(verdicts)}")
+    tell(f"{total} graphs, {in_plans} of them in plans: {dict(verdicts)}")
     return verdicts["wrong"] + verdicts["crash"]
+
+
+def tell(words: str) -> None:
+    sys.stdout.write(words + "\n")
+    sys.stdout.flush()
 
 
 class Shows:

@@ -20,7 +20,8 @@ def activation(graph: Graph) -> Value | None:
     value = _any(graph)
     if value is None:
         return None
-    kinds = ["Relu", "Relu", "Sigmoid", "Tanh", "Elu", "LeakyRelu", "Clip", "Clip", "silu", "gelu"]
+    kinds = ["Relu", "Relu", "Sigmoid", "Tanh", "Clip", "Clip", "silu", "gelu"]
+    kinds += [] if graph.tame else ["Elu", "LeakyRelu"]
     kinds += ["HardSwish"] * (graph.opset >= 14) + ["Gelu"] * (graph.opset >= 20)
     kind = graph.draw(*kinds)
     if kind == "Clip":
@@ -64,32 +65,37 @@ def with_constant(graph: Graph) -> Value | None:
     value = _any(graph)
     if value is None:
         return None
-    sizes = [size if isinstance(size, int) else 1 for size in value.shape]
-    shape = [size if graph.chance(0.5) else 1 for size in sizes]
     form = graph.draw("any", "any", "scalar", "row", "channels", "longer")
-    if form == "scalar":
-        shape = graph.draw([], [1], [1] * len(sizes))
-    if form == "row":
-        shape = [sizes[-1]]
-    if form == "channels" and value.rank == 4:
-        shape = graph.draw([sizes[1], 1, 1], [1, sizes[1], 1, 1])
-    if form == "longer":
-        shape = [1, *[1] * (len(sizes) - 1), sizes[-1]]
-    elif graph.chance(0.3):
-        while len(shape) > 1 and shape[0] == 1:
-            shape = shape[1:]
+    form = graph.draw("scalar", "channels", "row") if graph.tame else form
+    shape = _broadcast(graph, value, form)
     array = graph.rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    kind = graph.draw("Add", "Add", "Mul", "Sub", "Div")
+    kind = graph.draw("Add", "Add", "Mul", *([] if graph.tame else ["Sub", "Div"]))
     sides = [value.name, graph.constant(array)]
     if graph.chance(0.3):
         sides.reverse()
     if form == "longer":
-        made = graph.node(kind, *sides)
         names, facts = graph.axes([0], 13)
-        return None if not made else graph.put("Squeeze", value.shape, made, *names, **facts)
+        return graph.put("Squeeze", value.shape, graph.node(kind, *sides), *names, **facts)
     if kind == "Div" and sides[0] != value.name:
         return None
     return graph.put(kind, value.shape, *sides)
+
+
+def _broadcast(graph: Graph, value: Value, form: str) -> list[int]:
+    """The shape of a constant that meets a value."""
+    sizes = [size if isinstance(size, int) else 1 for size in value.shape]
+    if form == "scalar":
+        return graph.draw([], [1], [1] * len(sizes))
+    if form == "row":
+        return [sizes[-1]]
+    if form == "channels" and value.rank == 4:
+        return graph.draw([sizes[1], 1, 1], [1, sizes[1], 1, 1])
+    if form == "longer":
+        return [1, *[1] * (len(sizes) - 1), sizes[-1]]
+    shape = [size if graph.chance(0.5) else 1 for size in sizes]
+    while len(shape) > 1 and shape[0] == 1 and graph.chance(0.5):
+        shape = shape[1:]
+    return shape
 
 
 def with_other(graph: Graph) -> Value | None:
@@ -100,7 +106,7 @@ def with_other(graph: Graph) -> Value | None:
     other = graph.like(value) or (value if graph.chance(0.3) else None)
     if other is None:
         return None
-    kind = graph.draw("Add", "Add", "Add", "Mul", "Sub", "Max")
+    kind = "Add" if graph.tame else graph.draw("Add", "Add", "Add", "Mul", "Sub", "Max")
     return graph.put(kind, value.shape, value.name, other.name)
 
 
@@ -108,7 +114,9 @@ def softmax(graph: Graph) -> Value | None:
     value = _any(graph)
     if value is None:
         return None
-    kind = graph.draw("Softmax", "Softmax", "LogSoftmax")
+    if graph.tame and value.rank == 4:
+        return None
+    kind = "Softmax" if graph.tame else graph.draw("Softmax", "Softmax", "LogSoftmax")
     facts: dict[str, Any] = {}
     if graph.chance(0.7):
         axis = graph.number(1, value.rank - 1)
@@ -122,6 +130,7 @@ def same(graph: Graph) -> Value | None:
     if value is None:
         return None
     kind = graph.draw("Identity", "Dropout", "Dropout", "Cast")
+    kind = kind if kind != "Cast" or not graph.tame else "Identity"
     if kind == "Cast":
         wide = graph.node("Cast", value.name, to=TensorProto.DOUBLE)
         return graph.put("Cast", value.shape, wide, to=TensorProto.FLOAT)
@@ -134,10 +143,9 @@ def same(graph: Graph) -> Value | None:
 def branch(graph: Graph) -> Value | None:
     """An If on what was computed, whose branches capture what was computed."""
     value = _any(graph)
-    if value is None or graph.opset < 11:
+    if value is None or graph.opset < 11 or graph.tame:
         return None
-    names, facts = [], {"keepdims": 0}
-    total = graph.node("ReduceSum", value.name, *names, **facts)
+    total = graph.node("ReduceSum", value.name, keepdims=0)
     condition = graph.node("Greater", total, graph.constant(np.float32(0)))
     factor = graph.constant(np.float32(graph.rng.uniform(0.5, 2)))
     place = len(graph.nodes)

@@ -16,13 +16,10 @@ _KEY = "feeds"
 
 
 def write_finding(path: Path, model: onnx.ModelProto, feeds: list[dict[str, np.ndarray]]) -> None:
-    """Writes a graph and its inputs: as shapes and seeds where any numbers show the fault."""
+    """Writes a graph and its inputs."""
     kept = onnx.ModelProto()
     kept.CopyFrom(model)
-    texts = [
-        {name: numpy_helper.from_array(array).SerializeToString().hex() for name, array in f.items()}
-        for f in feeds
-    ]
+    texts = [{name: _text(array) for name, array in feed.items()} for feed in feeds]
     helper.set_model_props(kept, {_KEY: json.dumps(texts)})
     onnx.save(kept, path)
 
@@ -31,11 +28,13 @@ def read_finding(path: Path) -> tuple[onnx.ModelProto, list[dict[str, np.ndarray
     """Returns a graph and its inputs."""
     model = onnx.load(path)
     (prop,) = (prop for prop in model.metadata_props if prop.key == _KEY)
-    feeds = [
-        {name: _array(text) for name, text in feed.items()} for feed in json.loads(prop.value)
-    ]
+    feeds = [{name: _array(text) for name, text in feed.items()} for feed in json.loads(prop.value)]
     model.ClearField("metadata_props")
     return model, feeds
+
+
+def _text(array: np.ndarray) -> str:
+    return numpy_helper.from_array(array).SerializeToString().hex()
 
 
 def _array(text: str) -> np.ndarray:

@@ -23,6 +23,7 @@ def generated(seed: int) -> tuple[onnx.ModelProto, list[dict[str, np.ndarray]]]:
     kind = graph.draw("image", "image", "image", "levels", "levels", "rows", "tokens", "tokens")
     if kind == "levels":
         graph.opset = max(graph.opset, 10)
+    graph.tame = graph.chance(0.6)
     _take(graph, kind)
     steps = graph.number(2, 9)
     for _ in range(8 * steps):
@@ -36,7 +37,8 @@ def generated(seed: int) -> tuple[onnx.ModelProto, list[dict[str, np.ndarray]]]:
 
 def _take(graph: Graph, kind: str) -> None:
     if kind == "image" or (kind == "levels" and graph.chance(0.7)):
-        shape = (BATCH, graph.draw(1, 2, 3, 5, 8, 16), graph.draw(*SIDES), graph.draw(*SIDES))
+        channels = graph.draw(1, 2, 3, 5, 8, 16) if kind == "image" else graph.draw(3, 4, 8, 16, 20)
+        shape = (BATCH, channels, graph.draw(*SIDES), graph.draw(*SIDES))
     elif kind == "tokens":
         tokens = graph.draw(TOKENS, TOKENS, 1, 6)
         shape = (BATCH, tokens, graph.draw(3, 8, 16, 24))

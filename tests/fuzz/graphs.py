@@ -37,7 +37,8 @@ class Graph:
         nodes, weights: As they go into the model.
         values: What may be read, the newest last.
         inputs: Names and shapes of the inputs.
-        booleans: Names of what is no float: conditions.
+        shared: Names of weights by their shapes.
+        tame: Whether it is built of what plans are likely to take.
     """
 
     rng: np.random.Generator
@@ -47,13 +48,17 @@ class Graph:
     values: list[Value] = field(default_factory=list)
     inputs: dict[str, Shape] = field(default_factory=dict)
     shared: dict[Any, str] = field(default_factory=dict)
-    has_levels: bool = False
+    tame: bool = False
 
     def draw(self, *choices: Any) -> Any:
         return choices[int(self.rng.integers(len(choices)))]
 
     def chance(self, part: float) -> bool:
         return bool(self.rng.random() < part)
+
+    def tamely(self, part: float) -> bool:
+        """As `chance`, but never in a tame graph."""
+        return not self.tame and self.chance(part)
 
     def number(self, low: int, high: int) -> int:
         """A whole number from low to high, both included."""

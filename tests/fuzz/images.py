@@ -64,12 +64,14 @@ def transposed(graph: Graph) -> Value | None:
     if value is None:
         return None
     channels, *sizes = (int(size) for size in value.shape[1:])
-    groups = graph.draw(1, 1, 1, *[g for g in range(1, channels + 1) if channels % g == 0])
+    groups = 1
+    if graph.tamely(0.5):
+        groups = graph.draw(*[g for g in range(1, channels + 1) if channels % g == 0])
     filters = graph.number(1, 6)
     window = [graph.number(1, 4) for _ in sizes]
     strides = [graph.draw(1, 2, 2, 3) for _ in sizes]
     pads = [graph.number(0, w - 1) for w in (*window, *window)]
-    if graph.chance(0.5):
+    if graph.tame or graph.chance(0.5):
         pads[2:] = pads[:2]
     more = [graph.number(0, s - 1) for s in strides]
     made = [
@@ -113,10 +115,10 @@ def pool(graph: Graph) -> Value | None:
         return None
     kind = graph.draw("MaxPool", "AveragePool")
     facts, size = _window(graph, value)
-    if kind == "AveragePool" or graph.opset < 10:
-        if any(step != 1 for step in facts.pop("dilations")):
-            return None
-    if kind == "AveragePool" and graph.chance(0.4):
+    is_plain = kind == "AveragePool" or graph.opset < 10 or graph.tame
+    if is_plain and any(step != 1 for step in facts.pop("dilations")):
+        return None
+    if kind == "AveragePool" and graph.tamely(0.4):
         facts["count_include_pad"] = 1
     if min(size) < 1:
         return None
@@ -134,9 +136,10 @@ def global_pool(graph: Graph) -> Value | None:
     if value is None:
         return None
     kind = graph.draw("GlobalAveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean")
+    kind = kind if kind != "GlobalMaxPool" or not graph.tame else "GlobalAveragePool"
     if kind != "ReduceMean":
         return graph.put(kind, (*value.shape[:2], 1, 1), value.name)
-    axes = graph.draw([2, 3], [2, 3], [-1, -2], [3], [1], [1, 2, 3])
+    axes = [2, 3] if graph.tame else graph.draw([2, 3], [2, 3], [-1, -2], [3], [1], [1, 2, 3])
     keeps = graph.number(0, 1)
     names, facts = graph.axes(axes, 18)
     gone = {axis % 4 for axis in axes}
@@ -169,6 +172,7 @@ def move(graph: Graph) -> Value | None:
         return None
     _, channels, height, width = value.shape
     kind = graph.draw("flatten", "reshape", "transpose", "slice", "pad", "concat", "squeeze")
+    kind = graph.draw("flatten", "reshape", "squeeze") if graph.tame else kind
     if kind == "flatten":
         return graph.put("Flatten", ("n", channels * height * width), value.name)
     if kind == "reshape":
@@ -182,7 +186,9 @@ def move(graph: Graph) -> Value | None:
         names, facts = graph.axes([2, 3], 13)
         return graph.put("Squeeze", ("n", channels), value.name, *names, **facts)
     if kind == "concat" and (other := graph.like(value)) is not None:
-        return graph.put("Concat", ("n", 2 * channels, height, width), value.name, other.name, axis=1)
+        return graph.put(
+            "Concat", ("n", 2 * channels, height, width), value.name, other.name, axis=1
+        )
     if kind == "slice" and height > 1:
         return slice_axis(graph, value, 2, 1, height)
     if kind == "pad":
@@ -210,4 +216,31 @@ def _padded(graph: Graph, value: Value) -> Value:
     return graph.put("Pad", shape, value.name, graph.constant(np.array(pads, np.int64)))
 
 
-STEPS = (conv, conv, conv, conv, transposed, batch_norm, pool, pool, global_pool, excitation, move)
+def residual(graph: Graph) -> Value | None:
+    """One or two convolutions that keep the size, around a shortcut."""
+    value = graph.image()
+    if value is None:
+        return None
+    channels = int(value.shape[1])
+    end = value
+    for _ in range(graph.number(1, 2)):
+        groups = graph.draw(1, 1, channels)
+        window = [graph.number(1, 4), graph.number(1, 4)]
+        above = [graph.number(0, w - 1) for w in window]
+        pads = [*above, *(w - 1 - a for w, a in zip(window, above, strict=True))]
+        inputs = [end.name, graph.weight(channels, channels // groups, *window)]
+        inputs += [graph.weight(channels, scale=0.5)] if graph.chance(0.5) else []
+        end = graph.put("Conv", value.shape, *inputs, pads=pads, group=groups)
+        if graph.chance(0.4):
+            end = graph.put("Relu", end.shape, end.name)
+    sides = [value.name, end.name]
+    if graph.chance(0.5):
+        sides.reverse()
+    total = graph.put("Add", value.shape, *sides)
+    return graph.put("Relu", value.shape, total.name) if graph.chance(0.5) else total
+
+
+STEPS = (
+    *(residual, residual, conv, conv, conv, conv, transposed, batch_norm),
+    *(pool, pool, global_pool, excitation, move),
+)

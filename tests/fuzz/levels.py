@@ -15,7 +15,6 @@ def quantized(graph: Graph, value: Value) -> Value:
 
 
 def _levels(graph: Graph, value: Value) -> tuple[str, str, str]:
-    graph.has_levels = True
     kind = graph.draw(np.uint8, np.uint8, np.int8)
     low = np.iinfo(kind).min
     scale = graph.constant(np.float32(graph.rng.uniform(0.01, 0.05)))
@@ -56,9 +55,7 @@ def conv(graph: Graph) -> Value | None:
     window = [graph.number(1, min(3, size)) for size in sizes]
     strides = [graph.draw(1, 1, 2) for _ in sizes]
     pads = [graph.number(0, w - 1) for w in (*window, *window)]
-    made = [
-        (sizes[i] + pads[i] + pads[i + 2] - window[i]) // strides[i] + 1 for i in (0, 1)
-    ]
+    made = [(sizes[i] + pads[i] + pads[i + 2] - window[i]) // strides[i] + 1 for i in (0, 1)]
     w = _weights(graph, (filters, channels // groups, *window), 0)
     inputs = [given.name, w, *([graph.weight(filters, scale=0.5)] if graph.chance(0.6) else [])]
     facts = {"strides": strides, "pads": pads, "group": groups}
@@ -122,4 +119,32 @@ def turned(graph: Graph) -> Value | None:
     return graph.put("DequantizeLinear", shape, moved, scale, *([zero] if zero else []))
 
 
-STEPS = (requantize, conv, conv, conv, matmul, matmul, pool, turned)
+def residual(graph: Graph) -> Value | None:
+    """A quantized block around a shortcut, whose sides have levels of their own or not."""
+    value = graph.image()
+    if value is None:
+        return None
+    channels = int(value.shape[1])
+    given = quantized(graph, value)
+    end = given
+    for _ in range(graph.number(1, 2)):
+        window = [graph.number(1, 3), graph.number(1, 3)]
+        above = [graph.number(0, w - 1) for w in window]
+        pads = [*above, *(w - 1 - a for w, a in zip(window, above, strict=True))]
+        inputs = [end.name, _weights(graph, (channels, channels, *window), 0)]
+        inputs += [graph.weight(channels, scale=0.5)] if graph.chance(0.5) else []
+        end = graph.put("Conv", value.shape, *inputs, pads=pads)
+        if graph.chance(0.5):
+            end = graph.put("Relu", end.shape, end.name)
+        if graph.chance(0.6):
+            end = quantized(graph, end)
+    sides = [given.name, end.name]
+    if graph.chance(0.5):
+        sides.reverse()
+    total = graph.put("Add", value.shape, *sides)
+    if graph.chance(0.6):
+        total = graph.put("Relu", value.shape, total.name)
+    return quantized(graph, total) if graph.chance(0.7) else total
+
+
+STEPS = (residual, residual, requantize, conv, conv, conv, matmul, matmul, pool, turned)

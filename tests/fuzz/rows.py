@@ -24,7 +24,7 @@ def gemm(graph: Graph) -> Value | None:
     turned = graph.number(0, 1)
     w = graph.weight(columns, depth) if turned else graph.weight(depth, columns, scale=depth**-0.5)
     facts: dict[str, Any] = {"transB": turned}
-    if graph.chance(0.2):
+    if graph.tamely(0.2):
         facts |= {"alpha": 0.5, "beta": float(graph.draw(0.0, 0.5, 1.0))}
     shapes = [(columns,), (columns,), (1, columns), (1,), (1, 1), ()]
     bias = graph.weight(*graph.draw(*shapes), scale=1.0) if graph.chance(0.8) else ""
