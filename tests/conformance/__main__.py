@@ -18,20 +18,21 @@ PAGE = """\
 # ONNX's node tests
 
 `make conformance` runs every node test that the `onnx` package ships ({tests}) through
-`adlik_kernels.load_model`, in five forms: alone as published; with all but the data constant; behind
-a Conv of 1 by 1 or a product, of an open batch; in both branches of an `If` behind that; two of it
-behind that. Alone the published outputs are wanted too; all forms are held against what ONNX Runtime
-answers with its optimizations off, within 16 times its own noise. `make test` runs the same, the
-composed forms of operators that no plan knows as a sample.
+`adlik_kernels.load_model`, in five forms: alone as published; with all but the data constant;
+behind a Conv of 1 by 1 or a product, of an open batch; in both branches of an `If` behind that; two
+of it behind that. Alone the published outputs are wanted too; all forms are held against what ONNX
+Runtime answers with its optimizations off, within 16 times its own noise. `make test` runs the
+same, the composed forms of operators that no plan knows as a sample.
 
-| form | right | of these in plans | wrong | crashed | ONNX Runtime can't, or reads it otherwise | none |
+| form | right | of these in plans | wrong | crashed | reference can't | no such form |
 |---|---|---|---|---|---|---|
 {forms}
 
-"In plans" counts those of which a plan computes some part, most often the Conv or product in front;
-the rest of the right ones is *declined*: ONNX Runtime runs it. Single calls are declined, too, and
-answered by ONNX Runtime: no rows at all, inputs or results that are not finite, first sizes that
-differ from input to input, and sizes that only looked like the length of a sequence.
+"Reference can't": ONNX Runtime does not run it here, draws at random, or reads the published test
+otherwise. "In plans" counts those of which a plan computes some part, most often the product in
+front; the rest of the right ones is *declined*: ONNX Runtime runs it. Single calls are declined,
+too, and answered by ONNX Runtime: no rows at all, inputs or results that are not finite, first sizes
+that differ from input to input, sizes that only looked like the length of a sequence.
 
 {refused}
 ## Declined

@@ -155,7 +155,7 @@ def load_model(path: Path, batches: Iterable[int] = (1,), threads: int = 0) -> M
         threads: Threads that share a call; 0 as configured.
 
     Raises:
-        UnsupportedGraph: The file has no inputs or outputs.
+        UnsupportedGraph: The file has no outputs.
     """
     return Model(read_source(path), batches, threads)
 

@@ -52,14 +52,14 @@ def read_source(path: Path) -> Source:
         path: The file; its weights are inside or beside it.
 
     Raises:
-        UnsupportedGraph: It is no ONNX model, or has no inputs or outputs.
+        UnsupportedGraph: It is no ONNX model, or has no outputs.
     """
     proto = _loaded(path)
     graph = proto.graph
     constants = _initializers(graph)
     inputs = tuple(value.name for value in graph.input if value.name not in constants)
-    if not inputs or not graph.output:
-        raise UnsupportedGraph("The model has no input or no output.")
+    if not graph.output:
+        raise UnsupportedGraph("The model has no output.")
     functions = {(function.domain, function.name) for function in proto.functions}
     nodes = tuple(_node(number, node, functions) for number, node in enumerate(graph.node))
     opset = next((i.version for i in proto.opset_import if i.domain in {"", "ai.onnx"}), 1)
@@ -80,7 +80,7 @@ def read_source(path: Path) -> Source:
     made = [name for node in nodes for name in node.outputs if types.get(name) == FLOAT]
     if any(None in dims.get(name, (None,)) for name in made):
         dims = {**dims, **probed(proto, inputs, dims, types)}
-    first = dims.get(inputs[0], ())
+    first = dims.get(inputs[0], ()) if inputs else ()
     batch = first[0] if first and isinstance(first[0], int) else 0
     outputs = tuple(value.name for value in graph.output)
     return Source(proto, nodes, constants, inputs, outputs, dims, types, infos, batch, opset)
