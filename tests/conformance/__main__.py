@@ -31,8 +31,8 @@ same, the composed forms of operators that no plan knows as a sample.
 "Reference can't": ONNX Runtime does not run it here, draws at random, or reads the published test
 otherwise. "In plans" counts those of which a plan computes some part, most often the product in
 front; the rest of the right ones is *declined*: ONNX Runtime runs it. Single calls are declined,
-too, and answered by ONNX Runtime: no rows at all, inputs or results that are not finite, first sizes
-that differ from input to input, sizes that only looked like the length of a sequence.
+too, and answered by ONNX Runtime: no rows at all, inputs or results that are not finite, first
+sizes that differ from input to input, sizes that only looked like the length of a sequence.
 
 {refused}
 ## Declined
