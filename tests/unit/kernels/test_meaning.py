@@ -436,3 +436,11 @@ def test_what_onnx_runtime_s_optimizer_fails_on_runs_without_it(path, monkeypatc
     loaded = load_model(path)
     assert levels[-2] != levels[-1]
     assert loaded({"x": floats(2, 4, 5, 6)})["y"].shape == (2, 4, 5, 6)
+
+
+def test_huge_numbers_are_finite_and_warn_of_nothing(path):
+    weights = {"w": np.eye(8, dtype=np.float32)}
+    model = model_of([node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 8]}, {"y": F}, weights)
+    x = floats(2, 8, scale=1e25)
+    onnx.save(model, path)
+    np.testing.assert_array_equal(load_model(path)({"x": x})["y"], x)
