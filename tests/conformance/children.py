@@ -13,7 +13,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[2]
 
 SECONDS = 120.0
 """A job that takes longer hangs."""
@@ -48,7 +51,7 @@ class Child:
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
         return self._process
 
