@@ -155,9 +155,21 @@ PICTURES = [{"x": floats(n, 8, 7, 9, seed=n)} for n in (1, 3)]
 
 
 @pytest.mark.parametrize("zero", [np.uint8(3), np.int8(-5), None])
-def test_levels_leave_as_what_they_are(path, zero):
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_levels_leave_as_what_they_are_each_as_onnx_runtime_rounds_it(path, zero, is_moved):
     kind = TensorProto.INT8 if zero is not None and zero.dtype == np.int8 else TensorProto.UINT8
-    check(quantized([], {"e": kind}, zero), PICTURES, path)
+    ends = [node("Transpose", ["e"], ["f"], perm=[0, 2, 3, 1])] if is_moved else []
+    model = quantized(ends, {"f" if is_moved else "e": kind}, zero)
+    model.graph.node[3].input.append("b")
+    model.graph.initializer.append(numpy_helper.from_array(floats(16), "b"))
+    onnx.save(model, path)
+    loaded = load_model(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for feed in PICTURES:
+        (want,) = session.run(None, feed)
+        (got,) = loaded(feed).values()
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("zero", [np.uint8(3), np.int8(-5)])
@@ -354,8 +366,9 @@ def test_products_of_odd_depth_with_levels(path):
     check(model, [{"x": floats(n, 33)} for n in (1, 2, 9)], path)
 
 
-def test_a_mask_is_also_what_the_model_makes_of_it(path):
-    nodes = [node("MatMul", ["x", "w"], ["y"]), node("Sigmoid", ["m"], ["s"])]
+@pytest.mark.parametrize("kind", ["Sigmoid", "Identity", "Softmax"])
+def test_a_mask_is_also_what_the_model_makes_of_it(path, kind):
+    nodes = [node("MatMul", ["x", "w"], ["y"]), node(kind, ["m"], ["s"])]
     model = model_of(
         nodes, {"x": ["n", "t", 8], "m": ["n", 1, 1, "t"]}, {"y": F, "s": F}, {"w": floats(8, 4)}
     )

@@ -129,8 +129,11 @@ class Reader:
         except UnsupportedGraph as error:
             made = () if maker is None else (maker,)
             raise UnsupportedGraph(error.message, (*error.nodes, *made)) from error
-        if self.values[found].levels is not None and maker is not None:
-            raise UnsupportedGraph("A plan gives numbers, not their levels.", (maker,))
+        value, made = self.values[found], () if maker is None else (maker,)
+        if value.levels is not None:
+            raise UnsupportedGraph("A plan gives numbers, not their levels.", made)
+        if value.is_picture and not value.is_known:
+            raise UnsupportedGraph(f"A plan can't give what has the sizes of {name}.", made)
         return found
 
     def name(self, name: str) -> str:
