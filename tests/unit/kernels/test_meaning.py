@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from adlik_kernels import load_model
+from adlik_kernels import BuildFailed, UnsupportedGraph, export_plan, load_model, load_plan
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.conformance.judge import Reference, judged
@@ -457,3 +457,26 @@ def test_huge_numbers_are_finite_and_warn_of_nothing(path):
     x = floats(2, 8, scale=1e25)
     onnx.save(model, path)
     np.testing.assert_array_equal(load_model(path)({"x": x})["y"], x)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opset", "words"),
+    [
+        ([node("Relu", ["x"], ["y"])], 6, "version 6"),
+        ([node("LRN", ["x"], ["y"], size=3)], 17, "LRN"),
+        ([node("QuantizeLinear", ["x", "s", "z"], ["y"])], 17, "levels leave"),
+    ],
+)
+def test_a_plan_of_a_whole_model_is_refused_with_the_reason(path, nodes, opset, words):
+    weights = {"s": np.float32(0.1), "z": np.uint8(3)}
+    onnx.save(model_of(nodes, {"x": ["n", 3, 5, 6]}, {"y": F}, weights, opset), path)
+    with pytest.raises(UnsupportedGraph, match=words):
+        load_plan(path)
+
+
+def test_a_plan_may_give_its_input_back_but_not_as_a_library(path, tmp_path):
+    onnx.save(model_of([node("Identity", ["x"], ["y"])], {"x": [2, 3, 5, 6]}, {"y": F}), path)
+    plan, x = load_plan(path), floats(2, 3, 5, 6)
+    np.testing.assert_array_equal(plan(x), x)
+    with pytest.raises(BuildFailed, match="compute one output"):
+        export_plan(plan, tmp_path, "same")

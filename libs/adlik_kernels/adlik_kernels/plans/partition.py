@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from adlik_kernels.plans.declined import declined
 from adlik_kernels.plans.graph import BATCH, Graph, Node, UnsupportedGraph
 from adlik_kernels.plans.onnx_graph import given_values, read_nodes
-from adlik_kernels.plans.readers import READERS
 from adlik_kernels.plans.source import INT64, Source
 
 HEAVY = frozenset({"conv", "depthwise", "dense", "attention"})
@@ -56,7 +56,7 @@ def split(source: Source, known: Mapping[int, str] | None = None) -> Split:
         source: The model.
         known: Why some nodes can't be in plans, by their numbers.
     """
-    refused = {**_unknown(source), **(known or {})}
+    refused = {**declined(source), **(known or {})}
     while True:
         parts = []
         for part in _parts(source, refused):
@@ -95,51 +95,6 @@ def _unnamed(source: Source, parts: Iterable[Part]) -> str:
     """The name of a value between parts whose type nobody knows, "" if there is none."""
     given = (name for part in parts for name in part.inputs)
     return next((name for name in given if name not in source.infos), "")
-
-
-OLDEST = 7
-"""The first version of ONNX' operators whose meaning plans know: sums broadcast as in numpy."""
-
-
-def _unknown(source: Source) -> dict[int, str]:
-    """Why nodes can't be in plans whatever is around them, by their numbers."""
-    if source.opset < OLDEST:
-        reason = f"a plan does not know operators of version {source.opset}"
-        return {node.number: reason for node in source.nodes}
-    rounded = "its levels leave the model, and ONNX Runtime says how they are rounded"
-    return {
-        **dict.fromkeys(_behind_levels(source), rounded),
-        **{
-            node.number: f"a plan does not know {node.kind}"
-            for node in source.nodes
-            if node.kind not in READERS
-        },
-    }
-
-
-MOVES = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Nodes behind which levels are the same."""
-
-
-def _behind_levels(source: Source) -> list[int]:
-    """Numbers of all nodes behind an output that is levels.
-
-    Whole numbers are compared as such. A plan's sums are exact, but ONNX Runtime rounds biases to
-    steps of a sum: one level in a thousand would be its neighbour.
-    """
-    makers = {name: node for node in source.nodes for name in node.outputs}
-    found: dict[int, None] = {}
-    for output in source.outputs:
-        node = makers.get(output)
-        while node is not None and node.kind in MOVES:
-            node = makers.get(node.inputs[0])
-        waiting = [node] if node is not None and node.kind == "QuantizeLinear" else []
-        while waiting:
-            node = waiting.pop()
-            if node.number not in found:
-                found[node.number] = None
-                waiting += [makers[name] for name in node.reads if name in makers]
-    return list(found)
 
 
 def _check_shapes(source: Source, part: Part, graph: Graph) -> None:
