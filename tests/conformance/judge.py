@@ -43,6 +43,14 @@ class Reference:
     def __call__(self, feed: Feed) -> dict[str, Any]:
         return dict(zip(self.names, self.session.run(None, dict(feed)), strict=True))
 
+    def fails_optimized(self, feed: Feed) -> bool:
+        """Whether its own optimizations break it for an input, as they do for some without rows."""
+        try:
+            session(self.model, optimized=True).run(None, dict(feed))
+        except Exception:  # noqa: BLE001 # its errors have no class of their own
+            return True
+        return False
+
     def noise(self, feed: Feed) -> dict[str, Any]:
         """How far answers move with engine optimizations, and with inputs one step of float32 on.
 

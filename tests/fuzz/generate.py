@@ -47,6 +47,8 @@ def _take(graph: Graph, kind: str) -> None:
     graph.take(shape)
     if graph.chance(0.2):
         graph.take(shape)
+    if kind == "rows" and graph.chance(0.15):
+        graph.take((graph.draw(1, 4), shape[1]))
     if kind == "image" and graph.chance(0.15):
         graph.take((BATCH, shape[1], 1, 1))
 

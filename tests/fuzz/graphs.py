@@ -122,6 +122,23 @@ class Graph:
             return [self.constant(np.array(values, np.int64))], {}
         return [], {"axes": values}
 
+    def sizes(self, value: Value, kept: list[int], rest: list[int]) -> str:
+        """A shape as exporters compute it: some sizes of a value, and numbers behind them."""
+        shape, parts = self.node("Shape", value.name), []
+        if kept == list(range(len(kept))) and self.chance(0.3):
+            if self.opset < 10:
+                parts.append(self.node("Slice", shape, axes=[0], starts=[0], ends=[len(kept)]))
+            else:
+                ends = (self.constant(np.array([n], np.int64)) for n in (0, len(kept)))
+                parts.append(self.node("Slice", shape, *ends))
+        else:
+            for axis in kept:
+                size = self.node("Gather", shape, self.constant(np.array(axis, np.int64)), axis=0)
+                names, facts = self.axes([0], 13)
+                parts.append(self.node("Unsqueeze", size, *names, **facts))
+        parts.append(self.constant(np.array(rest, np.int64)))
+        return self.node("Concat", *parts, axis=0)
+
 
 def model_of(graph: Graph, outputs: list[Value], batch: int | str | None) -> onnx.ModelProto:
     """The graph as a model.

@@ -178,6 +178,8 @@ def move(graph: Graph) -> Value | None:
     if kind == "reshape":
         first, last = graph.draw((0, -1), (-1, channels * height * width))
         target = graph.constant(np.array([first, last], np.int64))
+        if graph.chance(0.4):
+            target = graph.sizes(value, [0], [graph.draw(-1, channels * height * width)])
         return graph.put("Reshape", ("n", channels * height * width), value.name, target)
     if kind == "transpose":
         perm = [0, *(int(axis) for axis in graph.rng.permutation([1, 2, 3]))]

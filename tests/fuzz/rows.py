@@ -91,13 +91,15 @@ def attention(graph: Graph) -> Value | None:
     heads, depth = graph.draw((1, 8), (2, 4), (3, 5), (2, 16))
     columns, tokens = heads * depth, value.shape[1]
     held = 0 if tokens == TOKENS else int(tokens)
-    parts = []
+    parts, is_computed = [], graph.chance(0.4)
     for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]):
         w = graph.weight(int(value.shape[2]), columns, scale=int(value.shape[2]) ** -0.5)
         product = graph.node("MatMul", value.name, w)
         product = graph.node("Add", product, graph.weight(columns, scale=0.1))
         target = [0, graph.draw(0, held, held) if held else 0, heads, depth]
         shape = graph.constant(np.array(target, np.int64))
+        if is_computed:
+            shape = graph.sizes(Value(product, (*value.shape[:2], columns)), [0, 1], target[2:])
         parts.append(graph.node("Transpose", graph.node("Reshape", product, shape), perm=perm))
     queries, keys, values = parts
     scores = graph.node("MatMul", queries, keys)
@@ -107,6 +109,8 @@ def attention(graph: Graph) -> Value | None:
     chances = graph.node("Softmax", scores, axis=3)
     context = graph.node("Transpose", graph.node("MatMul", chances, values), perm=[0, 2, 1, 3])
     target = graph.constant(np.array([0, 0, columns], np.int64))
+    if is_computed:
+        target = graph.sizes(value, [0, 1], [columns])
     return graph.put("Reshape", ("n", tokens, columns), context, target)
 
 
@@ -122,7 +126,7 @@ def move(graph: Graph) -> Value | None:
     if value is None:
         return None
     _, tokens, columns = value.shape
-    kind = graph.draw("transpose", "mean", "first", "cut", "row")
+    kind = graph.draw("transpose", "mean", "first", "cut", "row", "strided")
     if kind == "transpose":
         return graph.put("Transpose", ("n", columns, tokens), value.name, perm=[0, 2, 1])
     if kind == "mean":
@@ -133,17 +137,23 @@ def move(graph: Graph) -> Value | None:
         return graph.put("Gather", ("n", columns), value.name, zero, axis=1)
     if kind == "cut" and graph.opset >= 10:
         names = [graph.constant(np.array([n], np.int64)) for n in (0, 8, 1)]
-        # Longer ones are cut at 8; how many are left, nobody who reads it needs to know.
-        cut = graph.node("Slice", value.name, *names)
-        w = graph.weight(columns, 7) if isinstance(columns, int) else ""
-        product = graph.node("MatMul", cut, w) if w else cut
-        names, facts = graph.axes([1], 18)
-        last = 7 if w else columns
-        return graph.put("ReduceMean", ("n", last), product, *names, keepdims=0, **facts)
+        return _averaged(graph, graph.node("Slice", value.name, *names), columns)
+    if kind == "strided" and isinstance(columns, int):
+        turned = graph.node("Transpose", value.name, perm=[0, 2, 1])
+        strided = graph.node("Conv", turned, graph.weight(6, columns, 1), strides=[2])
+        return _averaged(graph, graph.node("Transpose", strided, perm=[0, 2, 1]), 6)
     if isinstance(tokens, int) and isinstance(columns, int):
         target = graph.constant(np.array([0, tokens * columns], np.int64))
         return graph.put("Reshape", ("n", tokens * columns), value.name, target)
     return None
+
+
+def _averaged(graph: Graph, name: str, columns: int | str) -> Value:
+    """The mean over tokens: how many are left, nobody who reads it needs to know."""
+    if isinstance(columns, int):
+        name, columns = graph.node("MatMul", name, graph.weight(columns, 7)), 7
+    names, facts = graph.axes([1], 18)
+    return graph.put("ReduceMean", ("n", columns), name, *names, keepdims=0, **facts)
 
 
 STEPS = (gemm, gemm, matmul, matmul, matmul, layer_norm, attention, move)

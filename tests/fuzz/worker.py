@@ -71,6 +71,8 @@ def _plain(reference: Reference, loaded: Any, feeds: Feeds) -> str:
         try:
             got = loaded(feed)
         except Exception as error:  # noqa: BLE001 # whatever it is, the reference answers
+            if reference.fails_optimized(feed):
+                continue
             return f"{_sizes(feed)}: {type(error).__name__}: {error}"
         if words := judged(reference, feed, got, _near(loaded)):
             return f"{_sizes(feed)}: {words}"
@@ -96,6 +98,8 @@ def _guarded(path: Path, reference: Reference, loaded: Any, feeds: Feeds) -> str
         with fenced(side) as (fence, plans):
             again = load_model(path)
             for feed in feeds:
+                if not all(a.size for a in feed.values()) and reference.fails_optimized(feed):
+                    continue
                 want = loaded(feed)
                 for _ in range(2):
                     got = again({name: fence.copy(array) for name, array in feed.items()})
