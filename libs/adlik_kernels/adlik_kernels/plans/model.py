@@ -19,7 +19,8 @@ from adlik_kernels.plans.graph import BATCH, Array, Size, UnsupportedGraph
 from adlik_kernels.plans.partition import Part, Split, share, split
 from adlik_kernels.plans.plan import Plan
 from adlik_kernels.plans.probe import Dims
-from adlik_kernels.plans.source import Source, read_source
+from adlik_kernels.plans.readers.levels import SIGNED
+from adlik_kernels.plans.source import INT8, Source, read_source
 
 Run = Callable[[Mapping[str, Array], tuple[str, ...]], list[Array]]
 """What computes a part: from its inputs by name and the names of its outputs to their arrays."""
@@ -207,6 +208,7 @@ def _runner(
     masks = {o.inputs[3] for o in graph.operators if len(o.inputs) > 3}
     dims = [source.dims[name] for name in part.outputs]
     shapes = [plan.shape_of(name) for name in plan.graph.outputs]
+    signed = [at for at, name in enumerate(part.outputs) if source.types.get(name) == INT8]
 
     # In a mask, minus infinity means: not this one.
     checked = [name for name in graph.inputs if name not in masks]
@@ -216,6 +218,8 @@ def _runner(
         _check_finite(checked, [arrays[name] for name in checked])
         made = plan.run(given)
         _check_finite(part.outputs, made)
+        for at in signed:
+            made[at] = (made[at] ^ SIGNED).view(np.int8)
         return [_shaped(*told) for told in zip(made, shapes, dims, strict=True)]
 
     return run

@@ -13,9 +13,14 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from adlik_kernels.plans.folding import folded
 from adlik_kernels.plans.graph import Array, Graph, Node, Operator, Size, UnsupportedGraph, Value
 from adlik_kernels.plans.probe import Dims
+
+LEVEL_TYPES = {2: np.uint8, 3: np.int8}
+"""Element types of levels, by ONNX' numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,15 +128,15 @@ class Reader:
                 raise UnsupportedGraph(f"A plan can't compute with the sizes of {name}.", made)
 
     def _end(self, name: str, maker: int | None) -> str:
-        """The value behind an output: numbers, for callers want no bare levels."""
+        """The value behind an output: numbers or levels, as the model says."""
         try:
             found = self.real(name)
         except UnsupportedGraph as error:
             made = () if maker is None else (maker,)
             raise UnsupportedGraph(error.message, (*error.nodes, *made)) from error
         value, made = self.values[found], () if maker is None else (maker,)
-        if value.levels is not None:
-            raise UnsupportedGraph("A plan gives numbers, not their levels.", made)
+        if (value.levels is not None) != (self.types.get(name) in LEVEL_TYPES):
+            raise UnsupportedGraph(f"A plan can't tell whether {name} are levels.", made)
         if value.is_picture and not value.is_known:
             raise UnsupportedGraph(f"A plan can't give what has the sizes of {name}.", made)
         return found

@@ -12,7 +12,7 @@ from adlik_kernels.plans.folding import folded
 from adlik_kernels.plans.graph import BATCH, TOKENS, Array, Node, Size, UnsupportedGraph
 from adlik_kernels.plans.probe import Dims, probed
 
-FLOAT, INT64 = 1, 7
+FLOAT, INT8, INT64 = 1, 3, 7
 """Element types as ONNX numbers them."""
 
 
@@ -68,7 +68,7 @@ def read_source(path: Path) -> Source:
     symbols = _symbols(graph, inputs)
     dims: dict[str, Dims] = {}
     infos: dict[str, Any] = {}
-    for value in (*graph.input, *_inferred(proto), *graph.output):
+    for value in (*graph.input, *_inferred(proto)):
         infos[value.name] = value
         kind = value.type.tensor_type
         if kind.HasField("shape"):
@@ -144,12 +144,14 @@ def _loaded(path: Path) -> Any:
 
 
 def _inferred(proto: Any) -> list[Any]:
+    """What is declared or inferred of computed values and of outputs."""
     import onnx
 
     try:
-        return list(onnx.shape_inference.infer_shapes(proto, data_prop=True).graph.value_info)
+        graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError):  # over 2 GB, or not consistent
-        return list(proto.graph.value_info)
+        graph = proto.graph
+    return [*graph.value_info, *graph.output]
 
 
 def _node(number: int, node: Any, functions: set[tuple[str, str]]) -> Node:

@@ -20,12 +20,12 @@ from adlik_kernels.plans.graph import (
     Value,
     as_float,
 )
-from adlik_kernels.plans.reader import Reader, View
+from adlik_kernels.plans.reader import LEVEL_TYPES, Reader, View
 
 WORD = 4
 """Levels along k that kernels read at once."""
 
-SIGNED = 128
+SIGNED = np.uint8(128)
 """What is added to signed levels of activations, which kernels read unsigned."""
 
 
@@ -74,6 +74,7 @@ def quantize(reader: Reader, node: Node) -> None:
     if levels.apart and before is not None:
         before = _with_limits(before, levels)
     if before is not None and before.w_scale is not None:
+        before = _with_counted_bias(reader, before)
         reader.remake(before, before, output, Value(value.shape, levels))
         return
     reader.emit(Operator("quantize", (source,), output), Value(value.shape, levels))
@@ -91,6 +92,19 @@ def _with_limits(before: Operator, levels: Levels) -> Operator | None:
     if before.activation == "relu6" and starts and ends:
         return replace(before, activation="relu")
     return before if not before.activation or (before.activation == "relu" and starts) else None
+
+
+def _with_counted_bias(reader: Reader, before: Operator) -> Operator:
+    """A quantized convolution whose bias is a whole number of its sums' steps.
+
+    ONNX Runtime and others count a bias in 32 bits. Only so are levels the same as theirs, each.
+    """
+    given = reader.values[before.inputs[0]].levels
+    fits = before.kind in {"conv", "depthwise"} and given is not None and not given.apart
+    if before.bias is None or before.w_scale is None or given is None or not fits:
+        return before
+    steps = np.float32(given.scale) * before.w_scale
+    return replace(before, bias=as_float(np.rint(as_float(before.bias / steps)) * steps))
 
 
 def operand_apart(reader: Reader, name: str) -> str | None:
@@ -289,7 +303,7 @@ def _levels(reader: Reader, node: Node) -> Levels:
         raise UnsupportedGraph("A plan knows 8-bit values only.")
     if not np.all(np.isfinite(scale)) or np.any(scale <= 0):
         raise UnsupportedGraph("A scale is a number above 0.")
-    signed = SIGNED if zero.dtype == np.int8 else 0
+    signed = int(SIGNED) if zero.dtype == np.int8 else 0
     zeros = np.broadcast_to(zero.astype(int) + signed, scale.shape)
     pairs = tuple((float(s), int(z)) for s, z in zip(scale, zeros, strict=True))
     if len(pairs) == 1:
@@ -315,10 +329,6 @@ def _zeros(reader: Reader, node: Node) -> Array:
     if kind not in LEVEL_TYPES:
         raise UnsupportedGraph("A plan knows 8-bit values only.")
     return np.zeros(1, LEVEL_TYPES[kind])
-
-
-LEVEL_TYPES = {2: np.uint8, 3: np.int8}
-"""Element types of levels, by ONNX' numbers."""
 
 
 REALIZERS: dict[str, Callable[[Reader, str, View], str]] = {
