@@ -44,22 +44,28 @@ class Child:
             alarm.cancel()
         if line:
             return json.loads(line)
-        code = process.wait()
-        self._process = None
+        code = self._end()
         return {"crash": signal.Signals(-code).name if code < 0 else f"exit {code}"}
 
     def _started(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
         return self._process
 
+    def _end(self) -> int:
+        """Waits for the process and closes what led to it; returns its exit status."""
+        process, self._process = self._process, None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        code = process.wait()
+        process.stdout.close()
+        return code
+
     def close(self) -> None:
         if self._process is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-            self._process.wait()
+            self._end()
 
 
 def answers(

@@ -8,6 +8,7 @@ A finding is written to `regressions/`, where the tests replay it: mend it, and 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import sys
 import tempfile
@@ -48,7 +49,8 @@ def search(jobs: Iterator[dict[str, int]], cache: str, folder: Path) -> int:
         if verdict in {"wrong", "crash"}:
             tell(f"seed {job['seed']}: {said.get('words') or said}")
             path = folder / f"seed_{job['seed']}.onnx"
-            write_finding(path, *shrunk(generated(job["seed"]), Shows(cache, path)))
+            with contextlib.closing(Shows(cache, path)) as shows:
+                write_finding(path, *shrunk(generated(job["seed"]), shows))
             tell(f"  made small: {path}")
     total = sum(verdicts.values())
     tell(f"{total} graphs, {in_plans} of them in plans: {dict(verdicts)}")
@@ -75,6 +77,9 @@ class Shows:
         write_finding(self._path, *finding)
         said = self._child.answer({"path": str(self._path)})
         return "crash" in said or said["verdict"] == "wrong"
+
+    def close(self) -> None:
+        self._child.close()
 
 
 if __name__ == "__main__":
