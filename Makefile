@@ -16,7 +16,8 @@ MANIFESTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBER
 PROTOS := $(shell find proto -name '*.proto') proto/generate.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-isa check format bench bench-link bench-kernels bench-tuning proto clean
+.PHONY: help setup demo test test-isa check format fuzz conformance bench bench-kernels bench-link \
+	bench-tuning proto clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,13 @@ check: $(VENV)/ready ## lint, types, arrows between packages, message contracts
 format: $(VENV)/ready ## rewrite the code in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: $(VENV)/ready ## search for graphs that plans answer wrongly; ARGS="--seed 1 --minutes 30"
+	$(BIN)/python -W ignore -m tests.fuzz $(ARGS)
+
+conformance: $(VENV)/ready ## run ONNX's node tests in all forms and write docs/conformance.md
+	$(BIN)/python -W ignore -m tests.conformance > .conformance.md
+	mv .conformance.md docs/conformance.md
 
 bench: $(VENV)/ready ## gateway against the engine in process and against MLServer
 	-@$(MAKE) $(PEERS)/ready  # where it can't be installed, the table says so

@@ -213,7 +213,7 @@ def model_operations(model: Path, batch: int = 1) -> dict[Workload, float]:
         batch: Batch of a call, for products of models that have no batch of their own.
 
     Raises:
-        UnsupportedGraph: The model has no input or output.
+        UnsupportedGraph: The model has no output.
     """
     found: Counter[Workload] = Counter()
     for part in split(read_source(model)).parts:

@@ -104,5 +104,5 @@ def test_a_value_may_leave_in_the_middle(path, builder):
 def test_what_is_no_model_is_refused_in_words(path, content):
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UnsupportedGraph, match=r"can't be read|no input"):
+    with pytest.raises(UnsupportedGraph, match=r"can't be read|no output"):
         load_model(path)

@@ -280,3 +280,169 @@ def test_an_operator_nobody_knows_is_named():
 def test_the_same_model_gives_the_same_bytes():
     made = [optimized(graphs.residual_cnn(), (1, 3, 8, 8))[0] for _ in range(2)]
     assert len({m.SerializeToString(deterministic=True) for m in made}) == 1
+
+
+def weights_of(**arrays):
+    return [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
+
+
+def floats(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def unchanged(nodes, inputs, outputs, weights, feeds, opset=17):
+    """Runs every pass; the model computes the same on all feeds, and the operators are given."""
+    ends = [(name, kind, [f"d{axis}" for axis in range(rank)]) for name, kind, rank in outputs]
+    model = graphs.model(nodes, inputs, ends, weights, opset)
+    working = ir.serde.deserialize_model(model)
+    for graph_pass in passes():
+        if not graph_pass.requires(working):
+            graph_pass.run(working)
+    cleaned = ir.serde.serialize_model(working)
+    for x in feeds:
+        for want, got in zip(outputs_of(model, x), outputs_of(cleaned, x), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    return operators(cleaned)
+
+
+def outputs_of(model, x):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})
+
+
+FLOAT = TensorProto.FLOAT
+
+
+@pytest.mark.parametrize(
+    ("rows", "added", "sizes"),
+    [
+        ("n", (8, 1), (1, 8)),  # the product of one row becomes eight
+        ("n", (5, 6), (1, 5)),
+        ("n", (3, 1, 6), (1, 4)),
+        (6, (6, 1), (6,)),
+        (6, (6, 6), (6,)),
+    ],
+)
+def test_only_a_row_of_the_product_joins_it_in_a_gemm(rows, added, sizes):
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "c"], ["y"]),
+    ]
+    weights = weights_of(w=floats(4, 6), c=floats(*added))
+    feeds = [floats(size, 4) for size in sizes if size in {1, *added}]
+    ends = [("y", FLOAT, max(len(added), 2))]
+    if len(added) == 2 and added[0] != 1 and isinstance(rows, str):
+        feeds = [floats(1, 4), floats(added[0], 4)]
+    kept = unchanged(nodes, [("x", FLOAT, [rows, 4])], ends, weights, feeds)
+    assert kept == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6)])
+@pytest.mark.parametrize("turned", [(), ("x",), ("w",), ("x", "w")])
+def test_a_row_joins_the_product_in_a_gemm(shape, turned):
+    sides = {"x": "x", "w": "w"} | {name: f"{name}t" for name in turned}
+    nodes = [
+        *(helper.make_node("Transpose", [name], [f"{name}t"], perm=[1, 0]) for name in turned),
+        helper.make_node("MatMul", [sides["x"], sides["w"]], ["p"]),
+        helper.make_node("Add", ["p", "c"], ["y"]),
+    ]
+    weights = weights_of(w=floats(*((6, 4) if "w" in turned else (4, 6))), c=floats(*shape))
+    given = [4, "n"] if "x" in turned else ["n", 4]
+    feeds = [floats(*(4 if size == 4 else rows for size in given)) for rows in (1, 3)]
+    ends = [("y", FLOAT, 2)]
+    assert "MatMul" not in unchanged(nodes, [("x", FLOAT, given)], ends, weights, feeds)
+
+
+def test_a_row_of_another_open_size_is_no_bias():
+    """A column of numbers plus its transpose: a table of all pairs, as in graph attention."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["s"]),
+        helper.make_node("MatMul", ["x", "v"], ["d"]),
+        helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0]),
+        helper.make_node("Add", ["s", "t"], ["y"]),
+    ]
+    weights = weights_of(w=floats(4, 1), v=floats(4, 1))
+    feeds = [floats(rows, 4) for rows in (1, 3, 7)]
+    ends = [("y", FLOAT, 2)]
+    assert "Gemm" not in unchanged(nodes, [("x", FLOAT, ["n", 4])], ends, weights, feeds)
+
+
+def test_whole_numbers_are_multiplied_by_matmul():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["p"]),
+        helper.make_node("Add", ["p", "c"], ["y"]),
+    ]
+    weights = weights_of(w=np.arange(24).reshape(4, 6), c=np.arange(6))
+    given, ends = [("x", TensorProto.INT64, ["n", 4])], [("y", TensorProto.INT64, 2)]
+    feeds = [np.arange(4 * rows).reshape(rows, 4) + 2**40 for rows in (1, 3)]
+    assert unchanged(nodes, given, ends, weights, feeds) == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_statistics_of_the_batch_are_not_folded(kind):
+    rng = np.random.default_rng(0)
+    values, names = graphs.batch_norm(rng, "bn", 4)
+    outs = ["y", "mean", "variance"]
+    nodes = [
+        helper.make_node(kind, ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", *names], outs, training_mode=1),
+    ]
+    weights = [graphs.weight(rng, "w", 4, 4, 3, 3), *values]
+    given, ends = [("x", FLOAT, ["n", 4, 5, 7])], [("y", FLOAT, 4)]
+    feeds = [5 * floats(rows, 4, 5, 7) for rows in (1, 3)]
+    assert "BatchNormalization" in unchanged(nodes, given, ends, weights, feeds)
+
+
+def test_a_dropout_that_trains_stays_and_each_by_itself():
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Dropout", ["r", "half", "yes"], ["a"]),
+        helper.make_node("Dropout", ["r", "half", "yes"], ["b"]),
+        helper.make_node("Sub", ["a", "b"], ["y"]),
+    ]
+    weights = weights_of(half=np.float32(0.5), yes=np.array(True))
+    given, ends = [("x", FLOAT, ["n", 400])], [("y", FLOAT, 2)]
+    assert unchanged(nodes, given, ends, weights, []).count("Dropout") == 2
+
+
+def test_what_is_drawn_is_no_constant_and_never_drawn_once_for_two():
+    nodes = [
+        helper.make_node("Bernoulli", ["chance"], ["a"]),
+        helper.make_node("Bernoulli", ["chance"], ["b"]),
+        helper.make_node("Sub", ["a", "b"], ["d"]),
+        helper.make_node("Add", ["x", "d"], ["y"]),
+    ]
+    weights = weights_of(chance=np.full(400, 0.5, np.float32))
+    given, ends = [("x", FLOAT, ["n", 400])], [("y", FLOAT, 2)]
+    assert unchanged(nodes, given, ends, weights, []).count("Bernoulli") == 2
+
+
+@pytest.mark.parametrize("zero", [None, 9])
+def test_a_pad_joins_a_conv_of_levels_only_where_zero_is_zero(zero):
+    rng = np.random.default_rng(3)
+    weights = weights_of(
+        pads=np.array([0, 0, 1, 2, 0, 0, 0, 1]),
+        w=rng.integers(0, 255, (4, 3, 3, 3)).astype(np.uint8),
+        z=np.uint8(zero or 0),
+    )
+    names = ["p", "w", *(["z"] if zero is not None else [])]
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["p"]),
+        helper.make_node("ConvInteger", names, ["y"]),
+    ]
+    given = [("x", TensorProto.UINT8, [1, 3, 7, 9])]
+    feeds = [rng.integers(0, 255, (1, 3, 7, 9)).astype(np.uint8)]
+    ends = [("y", TensorProto.INT32, 4)]
+    assert ("Pad" in unchanged(nodes, given, ends, weights, feeds)) == (zero is not None)
+
+
+@pytest.mark.parametrize("side", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_padding_by_name_keeps_its_meaning(side):
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["p"]),
+        helper.make_node("Conv", ["p", "w"], ["y"], auto_pad=side, strides=[2, 3]),
+    ]
+    weights = weights_of(pads=np.array([0, 0, 1, 0, 0, 0, 2, 1]), w=floats(4, 3, 2, 3))
+    given, ends = [("x", FLOAT, ["n", 3, 7, 8])], [("y", FLOAT, 4)]
+    assert "Conv" in unchanged(nodes, given, ends, weights, [floats(2, 3, 7, 8)])

@@ -52,6 +52,8 @@ def end_of(
         quantization, bias = _from_channels(given, quantization, w, bias)
     if made is not None and made.apart:
         quantization, bias = _to_channels(made, quantization, bias)
+    elif made is not None and not residual and operator.activation in {"", "relu"}:
+        quantization, bias = _to_levels(made, quantization, bias)
     constants = int8_constants(quantization, w, bias, residual=bool(residual))
     return dict(zip(places, constants, strict=True))
 
@@ -67,6 +69,14 @@ def _from_channels(
     shift = -np.array(given.zeros) * w.sum(axis=0, dtype=np.int64) * scale.astype(np.float64)
     total = (shift if bias is None else shift + bias).astype(np.float32)
     return replace(quantization, x_scale=1.0, x_zero=0, w_scale=scale.astype(np.float32)), total
+
+
+def _to_levels(made: Levels, quantization: Quantization, bias: NDArray[Any] | None) -> Ends:
+    """Ends that make levels: sums are counted in their steps, so that they are rounded once."""
+    step = np.float32(made.scale)
+    scale = np.asarray(np.float32(quantization.x_scale) * quantization.w_scale, np.float32) / step
+    total = None if bias is None else (bias / float(step)).astype(np.float32)
+    return replace(quantization, x_scale=1.0, w_scale=scale, out_scale=1.0), total
 
 
 def _to_channels(made: Levels, quantization: Quantization, bias: NDArray[Any] | None) -> Ends:

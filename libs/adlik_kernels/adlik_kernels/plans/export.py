@@ -115,9 +115,11 @@ def export_plan(plan: Plan, folder: Path, name: str, batch: int = 1) -> Path:
         raise BuildFailed(f"{name!r} cannot begin names in C.", cure="Use small letters and _.")
     graph = plan.graph
     is_open = any(TOKENS in graph.values[given].shape for given in graph.inputs)
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or is_open:
+    is_computed = all(n not in graph.inputs and not graph.values[n].levels for n in graph.outputs)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or is_open or not is_computed:
         raise BuildFailed(
-            "Only models with one input and one output of known sizes can be exported.",
+            "Only models that compute one output of floats of one input, of known sizes, can be "
+            "exported.",
             cure="Export the model with fixed sizes and one output.",
         )
     compiler = shutil.which("cc")

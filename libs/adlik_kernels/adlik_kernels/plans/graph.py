@@ -81,6 +81,11 @@ class Value:
         return len(self.shape) == 3
 
     @property
+    def is_known(self) -> bool:
+        """Whether all sizes but the batch are numbers."""
+        return all(isinstance(size, int) for size in self.shape)
+
+    @property
     def columns(self) -> int:
         """Numbers that lie side by side: the channels of a picture."""
         last = self.shape[-1]
@@ -197,6 +202,8 @@ class Node:
         inputs: Names of what it reads; "" for what is left out.
         outputs: Names of what it makes.
         attributes: Values by name.
+        captures: Names that graphs inside it (the branches of an If, the body of a Loop) read of
+            the graph around it.
     """
 
     number: int
@@ -204,6 +211,12 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
+    captures: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of all that it needs: its inputs and what graphs inside it capture."""
+        return (*(name for name in self.inputs if name), *self.captures)
 
     def input(self, place: int) -> str:
         """Returns the name at a place, "" where it is left out."""

@@ -48,7 +48,8 @@ def lower(plan: Lowering) -> list[Step]:
         for operator in graph.operators
         if not is_input_levels(plan, operator)
     ]
-    pictures = (name for name in graph.outputs if graph.values[name].is_picture)
+    made = [name for name in graph.outputs if name not in graph.inputs]
+    pictures = (name for name in made if graph.values[name].is_picture)
     steps += [lower_output(plan, name) for name in dict.fromkeys(pictures)]
     return steps
 

@@ -54,7 +54,8 @@ def _only_levels(plan: Lowering, name: str) -> str | None:
 
 def lower_output(plan: Lowering, name: str) -> Step:
     """Returns what turns a picture into channels first, for a caller."""
-    layout = Layout(plan.grids[name], to_last=False)
+    kind = "uint8" if plan.value(name).levels else "float32"
+    layout = Layout(plan.grids[name], to_last=False, first=kind, last=kind)
     return _step(plan, layout, {0: name, 1: OUT + name}, (BATCH,), None)
 
 

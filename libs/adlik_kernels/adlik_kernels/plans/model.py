@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adlik_kernels import configuration
 from adlik_kernels.errors import InvalidOperand
 from adlik_kernels.plans.costs import costs_of, measure_ways
-from adlik_kernels.plans.graph import BATCH, TOKENS, Array, Size, UnsupportedGraph
+from adlik_kernels.plans.graph import BATCH, Array, Size, UnsupportedGraph
 from adlik_kernels.plans.partition import Part, Split, share, split
 from adlik_kernels.plans.plan import Plan
-from adlik_kernels.plans.source import Source, read_source
+from adlik_kernels.plans.probe import Dims
+from adlik_kernels.plans.readers.levels import SIGNED
+from adlik_kernels.plans.source import INT8, Source, read_source
 
 Run = Callable[[Mapping[str, Array], tuple[str, ...]], list[Array]]
 """What computes a part: from its inputs by name and the names of its outputs to their arrays."""
@@ -64,6 +69,9 @@ class Model:
         self.graphs = tuple(part.graph for part in found.parts)
         self.parts = tuple(_report(part, found.refused) for part in found.parts)
         self.source = source
+        self._threads = threads
+        self._reference: Run | None = None
+        self._lock = threading.Lock()
         self._last_use = self._uses()
         self._whole = self._only_run()
 
@@ -82,48 +90,50 @@ class Model:
         missing = [name for name in self.inputs if name not in inputs]
         if missing:
             raise InvalidOperand(f"The inputs {missing} are missing.", cure="Give all inputs.")
+        try:
+            made = self._run(inputs)
+        except InvalidOperand as declined:
+            made = self._by_reference(inputs, declined)
+        return dict(zip(self.outputs, made, strict=True))
+
+    def _run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """Runs the parts, one after the other."""
         if self._whole is not None:
-            made = self._whole(inputs, self.outputs)
-            return dict(zip(self.outputs, made, strict=True))
+            return self._whole(inputs, self.outputs)
         arrays = {name: inputs[name] for name in self.inputs}
-        sizes = self._sizes(arrays)
         for number, (part, run) in enumerate(self._parts):
             made = run({name: arrays[name] for name in part.inputs}, part.outputs)
-            for name, array in zip(part.outputs, made, strict=True):
-                arrays[name] = self._shaped(name, array, sizes)
+            arrays.update(zip(part.outputs, made, strict=True))
             for name in self._last_use.get(number, ()):
                 del arrays[name]
-        return {name: arrays[name] for name in self.outputs}
+        constants = self.source.constants
+        return [arrays[n] if n in arrays else constants[n].copy() for n in self.outputs]
+
+    def _by_reference(self, inputs: Mapping[str, Array], declined: InvalidOperand) -> list[Array]:
+        """Runs the whole model on ONNX Runtime: for inputs that plans decline.
+
+        Such are no rows at all, first sizes that differ from input to input, NaN and infinities,
+        whose ways through a sum depend on its order, and sizes that only happen to be the length.
+
+        Raises:
+            InvalidOperand: ONNX Runtime declines them, too.
+        """
+        if all(part.graph is None for part, _ in self._parts):
+            raise declined
+        with self._lock:
+            if self._reference is None:
+                self._reference = _started(self.source.proto, self._threads)
+        try:
+            return self._reference({name: inputs[name] for name in self.inputs}, self.outputs)
+        except Exception as error:  # ONNX Runtime's errors have no class of their own
+            raise declined from error
 
     def _only_run(self) -> Run | None:
-        """What computes the whole model, where one part does and gives outputs as they are."""
+        """What computes the whole model, where one part does."""
         if len(self._parts) != 1:
             return None
         part, run = self._parts[0]
-        ranks = {name: len(self.source.dims.get(name, ())) for name in self.outputs}
-        if part.outputs != self.outputs:
-            return None
-        if part.graph is not None:
-            values = (part.graph.values[name] for name in part.graph.outputs)
-            plain = [1 + len(value.shape) for value in values]
-            return run if plain == list(ranks.values()) else None
-        return run
-
-    def _sizes(self, arrays: Mapping[str, Array]) -> dict[Size | None, int]:
-        """What the open sizes are in these inputs."""
-        sizes: dict[Size | None, int] = {}
-        for name, array in arrays.items():
-            dims = self.source.dims.get(name, ())
-            if len(dims) != array.ndim:
-                continue
-            sizes.update((d, n) for d, n in zip(dims, array.shape, strict=True) if d in _OPEN)
-        return sizes
-
-    def _shaped(self, name: str, array: Array, sizes: Mapping[Size | None, int]) -> Array:
-        """A plan's result in the model's own shape: a row may be a picture of one pixel there."""
-        dims = self.source.dims.get(name, ())
-        shape = [size if isinstance(size, int) else sizes.get(size, 0) for size in dims]
-        return array.reshape(shape) if shape and all(shape) else array
+        return run if part.outputs == self.outputs else None
 
     def _uses(self) -> dict[int, list[str]]:
         """Names that nobody reads after a part, by its number."""
@@ -137,9 +147,6 @@ class Model:
         return ends
 
 
-_OPEN = (BATCH, TOKENS)
-
-
 def load_model(path: Path, batches: Iterable[int] = (1,), threads: int = 0) -> Model:
     """Compiles an ONNX model; what plans do not know runs on ONNX Runtime.
 
@@ -149,7 +156,7 @@ def load_model(path: Path, batches: Iterable[int] = (1,), threads: int = 0) -> M
         threads: Threads that share a call; 0 as configured.
 
     Raises:
-        UnsupportedGraph: The file has no inputs or outputs.
+        UnsupportedGraph: The file has no outputs.
     """
     return Model(read_source(path), batches, threads)
 
@@ -182,7 +189,8 @@ def _compiled(
         found, runs = split(source, refused), []
         for part in found.parts:
             try:
-                runs.append((part, _runner(source, part, batches, threads)))
+                alone = len(found.parts) == 1
+                runs.append((part, _runner(source, part, batches, threads, alone=alone)))
             except UnsupportedGraph as error:
                 refused.update({node.number: error.message for node in part.nodes})
                 break
@@ -190,49 +198,93 @@ def _compiled(
             return found, runs
 
 
-def _runner(source: Source, part: Part, batches: tuple[int, ...], threads: int) -> Run:
+def _runner(
+    source: Source, part: Part, batches: tuple[int, ...], threads: int, *, alone: bool
+) -> Run:
+    """What computes a part, which may be alone: all of the model."""
     if part.graph is None:
-        return _session(source, part, threads)
-    plan = Plan(part.graph, batches, threads)
-    names = part.graph.inputs
+        return _started(source.proto if alone else _model_of(source, part), threads)
+    graph, plan = part.graph, Plan(part.graph, batches, threads)
+    masks = {o.inputs[3] for o in graph.operators if len(o.inputs) > 3}
+    dims = [source.dims[name] for name in part.outputs]
+    shapes = [plan.shape_of(name) for name in plan.graph.outputs]
+    signed = [at for at, name in enumerate(part.outputs) if source.types.get(name) == INT8]
+
+    # In a mask, minus infinity means: not this one.
+    checked = [name for name in graph.inputs if name not in masks]
 
     def run(arrays: Mapping[str, Array], _outputs: tuple[str, ...]) -> list[Array]:
-        return list(plan.run([plan.fitted(name, arrays[name]) for name in names]))
+        given = [plan.fitted(name, arrays[name]) for name in graph.inputs]
+        _check_finite(checked, [arrays[name] for name in checked])
+        made = plan.run(given)
+        _check_finite(part.outputs, made)
+        for at in signed:
+            made[at] = (made[at] ^ SIGNED).view(np.int8)
+        return [_shaped(*told) for told in zip(made, shapes, dims, strict=True)]
 
     return run
 
 
-def _session(source: Source, part: Part, threads: int) -> Run:
-    """A part as a model of its own for ONNX Runtime."""
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
+def _shaped(array: Array, shape: tuple[Size, ...], dims: Dims) -> Array:
+    """A plan's result in the model's own shape: a row may be a picture of one pixel there."""
+    if len(dims) == array.ndim:
+        return array
+    sizes = dict(zip(shape, array.shape[1:], strict=True)) | {BATCH: len(array)}
+    return array.reshape([d if isinstance(d, int) else sizes[d or ""] for d in dims])
 
-    read = {name for node in part.nodes for name in node.inputs}
+
+def _check_finite(names: Sequence[str], arrays: Sequence[Array]) -> None:
+    """Checks that numbers are finite.
+
+    Raises:
+        InvalidOperand: One is not. What becomes of it depends on the order of sums and comparisons:
+            the model's own answer is ONNX Runtime's.
+    """
+    for name, array in zip(names, arrays, strict=True):
+        if array.dtype == np.float32 and not np.logical_and.reduce(np.isfinite(array), None):
+            message = f"{name} has numbers that are not finite."
+            raise InvalidOperand(message, cure="Give finite ones.")
+
+
+def _model_of(source: Source, part: Part) -> Any:
+    """A part as a model of its own."""
+    from onnx import ValueInfoProto, helper, numpy_helper
+
+    read = {name for node in part.nodes for name in node.reads}
     made = {name for node in part.nodes for name in node.outputs}
     graph = helper.make_graph(
         [source.proto.graph.node[node.number] for node in part.nodes],
         "part",
         [_info(source, name) for name in part.inputs],
-        [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in part.outputs],
+        [ValueInfoProto(name=name) for name in part.outputs],
         [
             numpy_helper.from_array(array, name)
             for name, array in source.constants.items()
             if name in read and name not in made
         ],
     )
-    for info in graph.output:
-        info.type.tensor_type.elem_type = source.types.get(info.name, TensorProto.FLOAT)
     model = helper.make_model(
         graph, opset_imports=source.proto.opset_import, ir_version=source.proto.ir_version
     )
     model.functions.extend(source.proto.functions)
+    return model
+
+
+def _started(model: Any, threads: int) -> Run:
+    """A model on ONNX Runtime; what its optimizer fails on runs as it is."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
+    except Exception:  # noqa: BLE001 # its errors have no class of their own
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
 
     def run(arrays: Mapping[str, Array], outputs: tuple[str, ...]) -> list[Array]:
         results: list[Array] = session.run(list(outputs), dict(arrays))
@@ -242,10 +294,12 @@ def _session(source: Source, part: Part, threads: int) -> Run:
 
 
 def _info(source: Source, name: str) -> Any:
-    from onnx import TensorProto, helper
+    """What a part's input is: a tensor with the sizes that are known, or whatever else."""
+    from onnx import helper
 
-    kind = source.types.get(name, TensorProto.FLOAT)
-    dims = source.dims.get(name)
+    kind, dims = source.types.get(name), source.dims.get(name)
+    if kind is None:
+        return source.infos[name]
     shape = None if dims is None else [d if isinstance(d, int) else None for d in dims]
     return helper.make_tensor_value_info(name, kind, shape)
 

@@ -6,6 +6,7 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from adlik_kernels.plans.declined import declined
 from adlik_kernels.plans.graph import Graph, Node, UnsupportedGraph, Value
 from adlik_kernels.plans.probe import Dims
 from adlik_kernels.plans.reader import Reader
@@ -23,10 +24,9 @@ def read_onnx(path: Path) -> Graph:
         UnsupportedGraph: It has an operator, an attribute or a shape that plans do not know.
     """
     source = read_source(path)
-    unknown = {node.number: node.kind for node in source.nodes if node.kind not in READERS}
-    if unknown:
-        kinds = ", ".join(sorted(set(unknown.values())))
-        raise UnsupportedGraph(f"A plan does not know the operator {kinds}.", tuple(unknown))
+    if unknown := declined(source):
+        reasons = "; ".join(dict.fromkeys(unknown.values()))
+        raise UnsupportedGraph(f"No plan computes all of this model: {reasons}.", tuple(unknown))
     return read_nodes(source, source.nodes, given_values(source, source.inputs), source.outputs)
 
 
@@ -44,7 +44,9 @@ def read_nodes(
     Raises:
         UnsupportedGraph: With the numbers of the nodes that a plan can't take.
     """
-    reader = Reader(ChainMap({}, source.constants), source.batch, source.opset)
+    reader = Reader(
+        ChainMap({}, source.constants), source.batch, source.opset, source.dims, source.types
+    )
     return reader.read(nodes, given, outputs, READERS)
 
 
@@ -67,7 +69,7 @@ def given_values(source: Source, names: Sequence[str]) -> dict[str, Value]:
         else:
             found[name] = value
     if unknown:
-        readers = [n.number for n in source.nodes if set(n.inputs) & set(unknown)]
+        readers = [n.number for n in source.nodes if set(n.reads) & set(unknown)]
         raise UnsupportedGraph(
             f"{', '.join(unknown)}: not float32 [batch, channels, height, width], "
             "[batch, tokens, columns] or [batch, columns] with known sizes.",

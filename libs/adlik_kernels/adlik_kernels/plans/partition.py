@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from adlik_kernels.plans.graph import Graph, Node, UnsupportedGraph
+from adlik_kernels.plans.declined import declined
+from adlik_kernels.plans.graph import BATCH, Graph, Node, UnsupportedGraph
 from adlik_kernels.plans.onnx_graph import given_values, read_nodes
-from adlik_kernels.plans.readers import READERS
 from adlik_kernels.plans.source import INT64, Source
 
 HEAVY = frozenset({"conv", "depthwise", "dense", "attention"})
@@ -56,12 +56,7 @@ def split(source: Source, known: Mapping[int, str] | None = None) -> Split:
         source: The model.
         known: Why some nodes can't be in plans, by their numbers.
     """
-    refused = {
-        node.number: f"a plan does not know {node.kind}"
-        for node in source.nodes
-        if node.kind not in READERS
-    }
-    refused.update(known or {})
+    refused = {**declined(source), **(known or {})}
     while True:
         parts = []
         for part in _parts(source, refused):
@@ -71,6 +66,7 @@ def split(source: Source, known: Mapping[int, str] | None = None) -> Split:
             try:
                 given = given_values(source, part.inputs)
                 graph = read_nodes(source, part.nodes, given, part.outputs)
+                _check_shapes(source, part, graph)
             except UnsupportedGraph as error:
                 numbers = [number for number in error.nodes if number not in refused]
                 numbers = numbers or [node.number for node in part.nodes]
@@ -82,7 +78,38 @@ def split(source: Source, known: Mapping[int, str] | None = None) -> Split:
             inputs = tuple(name for name in part.inputs if name in graph.inputs)
             parts.append(Part(part.nodes, inputs, part.outputs, graph))
         else:
-            return Split(tuple(parts), refused)
+            if all(part.graph is None for part in parts):
+                return Split((_whole(source),), refused)
+            if not (odd := _unnamed(source, parts)):
+                return Split(tuple(parts), refused)
+            reason = f"a part can't be given {odd}, whose type is not known"
+            refused.update({node.number: reason for node in source.nodes})
+
+
+def _whole(source: Source) -> Part:
+    """All of a model that no plan takes a part of."""
+    return Part(tuple(_wanted(source)), source.inputs, source.outputs)
+
+
+def _unnamed(source: Source, parts: Iterable[Part]) -> str:
+    """The name of a value between parts whose type nobody knows, "" if there is none."""
+    given = (name for part in parts for name in part.inputs)
+    return next((name for name in given if name not in source.infos), "")
+
+
+def _check_shapes(source: Source, part: Part, graph: Graph) -> None:
+    """Checks that what a plan gives is what the model says: its results are shaped by that.
+
+    Raises:
+        UnsupportedGraph: A result's shape is not known, or is another.
+    """
+    makers = {name: node.number for node in part.nodes for name in node.outputs}
+    for name, real in zip(graph.names, graph.outputs, strict=True):
+        value, dims = graph.values[real], source.dims.get(name, (None,))
+        height_first = (value.shape[2], *value.shape[:2]) if value.is_picture else value.shape
+        wanted = [size for size in (source.batch or BATCH, *height_first) if size != 1]
+        if wanted != [size for size in dims if size != 1]:
+            raise UnsupportedGraph(f"The shape of {name} is not known.", (makers[name],))
 
 
 def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
@@ -90,10 +117,8 @@ def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
     made_at: dict[str, int] = {}
     levels: dict[int, list[Node]] = {}
     free: dict[str, Node] = {}
-    for node in source.nodes:
-        if all(name in source.constants for name in node.outputs):
-            continue
-        level = max((made_at.get(name, 0) for name in node.inputs), default=0)
+    for node in _wanted(source):
+        level = max((made_at.get(name, 0) for name in node.reads), default=0)
         is_plans = node.number not in refused
         if is_plans and _is_free(source, node):
             free.update(dict.fromkeys(node.outputs, node))
@@ -105,8 +130,21 @@ def _parts(source: Source, refused: Mapping[int, str]) -> list[Part]:
     return [_part(source, nodes, groups) for nodes in groups]
 
 
+def _wanted(source: Source) -> list[Node]:
+    """The nodes that an output needs and that are not computed already, in order."""
+    needed, found = set(source.outputs), []
+    for node in reversed(source.nodes):
+        makes = [name for name in node.outputs if name in needed and name not in source.constants]
+        if makes:
+            found.append(node)
+            needed.update(node.reads)
+    return found[::-1]
+
+
 def _is_free(source: Source, node: Node) -> bool:
     """Whether a node costs nothing: it computes sizes, or says what levels of weights mean."""
+    if any(name in source.outputs for name in node.outputs):
+        return False
     is_size = all(source.types.get(name) == INT64 for name in node.outputs)
     return is_size or all(name in source.constants for name in node.inputs)
 
@@ -116,7 +154,7 @@ def _with_free(nodes: list[Node], free: Mapping[str, Node]) -> list[Node]:
     found = {node.number: node for node in nodes}
     waiting = list(nodes)
     while waiting:
-        for name in waiting.pop().inputs:
+        for name in waiting.pop().reads:
             node = free.get(name)
             if node is not None and node.number not in found:
                 found[node.number] = node
@@ -131,12 +169,12 @@ def _part(source: Source, nodes: list[Node], groups: list[list[Node]]) -> Part:
     for group in groups:
         if group is not nodes:
             own = {name for node in group for name in node.outputs}
-            wanted.update(n for node in group for n in node.inputs if n not in own)
+            wanted.update(n for node in group for n in node.reads if n not in own)
     inputs = dict.fromkeys(
         name
         for node in nodes
-        for name in node.inputs
-        if name and name not in made and name not in source.constants
+        for name in node.reads
+        if name not in made and name not in source.constants
     )
     outputs = tuple(name for name in made if name in wanted and name not in source.constants)
     return Part(tuple(nodes), tuple(inputs), outputs)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ WORDS = 24
 """Words of one kernel's arguments."""
 
 
-_FLOAT = np.dtype(np.float32)
+_FLOAT, _LEVELS = np.dtype(np.float32), np.dtype(np.uint8)
 _OPEN = (BATCH, TOKENS)
 
 
@@ -45,7 +46,8 @@ class _Bound:
         arguments: Their arguments.
         memory: What the addresses point into.
         given: For each input, the places of its address among the arguments.
-        made: For each output that is made, its shape and the places of its address.
+        made: For each output that is made, its shape, its element type and the places of its
+            address.
     """
 
     def __init__(
@@ -54,14 +56,14 @@ class _Bound:
         arguments: NDArray[np.int64],
         memory: NDArray[np.uint8],
         given: list[tuple[int, ...]],
-        made: list[tuple[tuple[int, ...], tuple[int, ...]]],
+        made: list[tuple[tuple[int, ...], np.dtype[Any], tuple[int, ...]]],
     ) -> None:
         self.operations, self._memory = operations, memory
         self.start = address(operations)
         self._words = memoryview(arguments.reshape(-1))  # type: ignore[arg-type] # an array
         self._given, self._made = given, made
 
-    def filled(self, inputs: Sequence[Array]) -> list[NDArray[np.float32]]:
+    def filled(self, inputs: Sequence[Array]) -> list[Array]:
         """Returns new arrays for the outputs, their addresses and those of inputs filled in."""
         words = self._words
         for places, array in zip(self._given, inputs, strict=True):
@@ -69,8 +71,8 @@ class _Bound:
             for place in places:
                 words[place] = where
         results = []
-        for shape, places in self._made:
-            results.append(result := np.empty(shape, _FLOAT))
+        for shape, kind, places in self._made:
+            results.append(result := np.empty(shape, kind))
             where = address(result)
             for place in places:
                 words[place] = where
@@ -115,35 +117,40 @@ class Plan:
     @property
     def input_shape(self) -> tuple[Size, ...]:
         """Shape of the first input without the batch: (channels, height, width) or (columns,)."""
-        return _outside(self.graph.values[self.graph.inputs[0]])
+        return self.shape_of(self.graph.inputs[0])
 
     @property
     def output_shape(self) -> tuple[Size, ...]:
         """Shape of the first output without the batch."""
-        return _outside(self.graph.values[self.graph.outputs[0]])
+        return self.shape_of(self.graph.outputs[0])
 
-    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def shape_of(self, name: str) -> tuple[Size, ...]:
+        """Returns the shape of a value without the batch, channels first."""
+        return _outside(self.graph.values[name])
+
+    def __call__(self, x: NDArray[np.float32]) -> Array:
         """Runs a model of one input and gives its first output.
 
         Args:
             x: float32 [batch, *input_shape], contiguous.
 
         Returns:
-            float32 [batch, *output_shape].
+            float32, or uint8 for levels, [batch, *output_shape].
 
         Raises:
             InvalidOperand: x does not fit.
         """
         return self.run((x,))[0]
 
-    def run(self, inputs: Sequence[Array]) -> list[NDArray[np.float32]]:
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Runs the model.
 
         Args:
             inputs: float32, contiguous, in the order of `graph.inputs`.
 
         Returns:
-            float32 arrays in the order of `graph.outputs`.
+            Arrays in the order of `graph.outputs`: float32, or levels as uint8, signed ones 128
+            above what they are.
 
         Raises:
             InvalidOperand: An input does not fit.
@@ -237,9 +244,15 @@ class Plan:
             share = chunks if product(step.rows, sizes) * step.work >= step.threshold else 1
             operations[number] = (step.kernel.address, address(arguments[number]), share)
         given = [(*outside.get(IN + n, ()), *outside.get(n, ())) for n in self.graph.inputs]
-        made = [(*outside.get(OUT + n, ()), *outside.get(n, ())) for n in self._made]
-        shapes = [(batch, *_sized(_outside(self.graph.values[n]), sizes)) for n in self._made]
-        bound = _Bound(operations, arguments, memory, given, list(zip(shapes, made, strict=True)))
+        made = [
+            (
+                (batch, *_sized(self.shape_of(name), sizes)),
+                _LEVELS if self.graph.values[name].levels else _FLOAT,
+                (*outside.get(OUT + name, ()), *outside.get(name, ())),
+            )
+            for name in self._made
+        ]
+        bound = _Bound(operations, arguments, memory, given, made)
         if len(self._bound) >= MOST_BOUND:
             del self._bound[next(iter(self._bound))]
         self._bound[batch, tokens] = bound

@@ -1,8 +1,8 @@
-"""Shapes that inference can't find, by running a model twice on small inputs.
+"""Shapes that inference can't find, by running a model on a few small inputs.
 
-Where a model computes sizes, as of positions up to the length of its input, inference gives up. Two
-runs with two batches and two lengths tell each size apart: it is the batch, the length, or a number
-that stays.
+Where a model computes sizes, as of positions up to the length of its input, inference gives up.
+Runs with two batches and several lengths tell each size apart: it is the batch, the length, or a
+number that stays. A size that follows the length up to a limit is none of them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from adlik_kernels.plans.graph import BATCH, TOKENS, Size
 Dims = tuple[Size | None, ...]
 """A shape with the batch; None for a size that nobody knows."""
 
-SIZES = ((2, 5), (3, 7))
-"""Batch and length of each run."""
+SIZES = ((2, 5), (3, 7), (3, 67))
+"""Batch and length of each run; a model may have no room for the last one's length."""
 
 
 def probed(
     proto: Any, inputs: tuple[str, ...], dims: Mapping[str, Dims], types: Mapping[str, int]
 ) -> dict[str, Dims]:
-    """Returns the shapes of computed values, as far as two runs of the model tell them.
+    """Returns the shapes of computed values, as far as a few runs of the model tell them.
 
     Args:
         proto: The model.
@@ -32,17 +32,19 @@ def probed(
         dims: Their shapes.
         types: Their element types, as ONNX numbers them.
     """
-    try:
-        runs = [
-            _shapes(proto, {name: (_filled(dims[name], *sizes), types[name]) for name in inputs})
-            for sizes in SIZES
-        ]
-    except Exception:  # noqa: BLE001 # a model that can't be run on zeros stays unknown
+    runs: list[dict[str, tuple[int, ...]]] = []
+    for sizes in SIZES:
+        try:
+            given = {name: (_filled(dims[name], *sizes), types[name]) for name in inputs}
+            runs.append(_shapes(proto, given))
+        except Exception:  # noqa: BLE001 # a model that can't be run on zeros stays unknown
+            break
+    if len(runs) < 2:
         return {}
     return {
-        name: tuple(_size(a, b) for a, b in zip(first, runs[1][name], strict=True))
+        name: tuple(_size(seen) for seen in zip(*(run[name] for run in runs), strict=True))
         for name, first in runs[0].items()
-        if len(first) == len(runs[1].get(name, ()))
+        if all(len(run.get(name, ())) == len(first) for run in runs)
     }
 
 
@@ -77,8 +79,9 @@ def _shapes(proto: Any, inputs: Mapping[str, tuple[list[int], int]]) -> dict[str
     return {name: np.shape(array) for name, array in zip(wanted, made, strict=True)}
 
 
-def _size(first: int, second: int) -> Size | None:
-    if first == second:
-        return first
-    batches, lengths = zip(*SIZES, strict=True)
-    return {batches: BATCH, lengths: TOKENS}.get((first, second))
+def _size(seen: tuple[int, ...]) -> Size | None:
+    """What a size is that was seen so in each run."""
+    if len(set(seen)) == 1:
+        return seen[0]
+    batches, lengths = (sizes[: len(seen)] for sizes in zip(*SIZES, strict=True))
+    return {batches: BATCH, lengths: TOKENS}.get(seen)

@@ -13,8 +13,14 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from adlik_kernels.plans.folding import folded
 from adlik_kernels.plans.graph import Array, Graph, Node, Operator, Size, UnsupportedGraph, Value
+from adlik_kernels.plans.probe import Dims
+
+LEVEL_TYPES = {2: np.uint8, 3: np.int8}
+"""Element types of levels, by ONNX' numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,23 +48,29 @@ class Reader:
         constants: Arrays by name; those that follow from others join them.
         batch: The batch that the model was exported for; 0 for any.
         opset: Version of ONNX' operators.
+        dims: Shapes of the model's values, as far as they are known.
+        types: Element types of the model's values, as ONNX numbers them.
         values: What is known of every real value.
         made: Operators by the value that they make, in order.
         views: Views by name.
         sizes: Shapes that the model computes with, by name.
         alias: Other names of values.
-        uses: How many readers a value has.
+        uses: How many readers a value has, but for those of its sizes.
+        measured: Names of values whose sizes are read.
     """
 
     constants: MutableMapping[str, Array]
     batch: int = 0
     opset: int = 17
+    dims: Mapping[str, Dims] = field(default_factory=dict)
+    types: Mapping[str, int] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     made: dict[str, Operator] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
     sizes: dict[str, tuple[Size, ...]] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)
     uses: Counter[str] = field(default_factory=Counter)
+    measured: set[str] = field(default_factory=set)
 
     def read(
         self,
@@ -80,7 +92,9 @@ class Reader:
         """
         self.values.update(given)
         for node in nodes:
-            if node.kind != "Shape":
+            if node.kind == "Shape":
+                self.measured.update(node.inputs)
+            else:
                 self.uses.update(name for name in set(node.inputs) if name)
         self.uses.update(outputs)
         for node in nodes:
@@ -92,11 +106,40 @@ class Reader:
             except UnsupportedGraph as error:
                 numbers = error.nodes or (node.number,)
                 raise UnsupportedGraph(error.message, numbers) from error
-        ends = tuple(self.real(name) for name in outputs)
+            except (LookupError, TypeError, ValueError) as error:
+                # An attribute is missing or is none that ONNX knows: not a plan's to judge.
+                message = f"A plan can't read this {node.kind}: {error}"
+                raise UnsupportedGraph(message, (node.number,)) from error
+        makers = {name: node.number for node in nodes for name in node.outputs}
+        ends = tuple(self._end(name, makers.get(name)) for name in outputs)
         read = {name for operator in self.made.values() for name in operator.inputs}
         inputs = tuple(name for name in given if name in read or name in ends)
+        for operator in self.made.values():
+            self._check_known(operator, makers)
         operators = tuple(self.made.values())
         return Graph(inputs, ends, tuple(outputs), dict(self.values), operators, self.batch)
+
+    def _check_known(self, operator: Operator, makers: Mapping[str, int]) -> None:
+        """Checks that an operator knows its columns: those of a mask of keys may be open."""
+        for place, name in enumerate(operator.inputs):
+            value, is_mask = self.values[name], operator.kind == "attention" and place == 3
+            if not is_mask and (not value.columns or (value.is_picture and not value.is_known)):
+                made = (makers[operator.output],) if operator.output in makers else ()
+                raise UnsupportedGraph(f"A plan can't compute with the sizes of {name}.", made)
+
+    def _end(self, name: str, maker: int | None) -> str:
+        """The value behind an output: numbers or levels, as the model says."""
+        try:
+            found = self.real(name)
+        except UnsupportedGraph as error:
+            made = () if maker is None else (maker,)
+            raise UnsupportedGraph(error.message, (*error.nodes, *made)) from error
+        value, made = self.values[found], () if maker is None else (maker,)
+        if (value.levels is not None) != (self.types.get(name) in LEVEL_TYPES):
+            raise UnsupportedGraph(f"A plan can't tell whether {name} are levels.", made)
+        if value.is_picture and not value.is_known:
+            raise UnsupportedGraph(f"A plan can't give what has the sizes of {name}.", made)
+        return found
 
     def name(self, name: str) -> str:
         """Returns the name that a value was made by."""
@@ -142,9 +185,18 @@ class Reader:
         return found
 
     def number(self, name: str) -> float | None:
-        """Returns a constant of one number, None for anything else."""
+        """Returns a constant of one number, None for anything else.
+
+        Every value has two axes or more, so a number of one axis leaves shapes as they are.
+        """
         found = self.constant(name)
-        return float(found.reshape(-1)[0]) if found is not None and found.size == 1 else None
+        if found is None or found.size != 1 or found.ndim > 2:
+            return None
+        return float(found.reshape(-1)[0])
+
+    def rank(self, name: str) -> int:
+        """Returns the axes of a value in the model, 0 where they are not known."""
+        return len(self.dims.get(name, ()))
 
     def emit(self, operator: Operator, value: Value) -> None:
         """Adds an operator and what it makes."""

@@ -102,7 +102,11 @@ def grids_of(graph: Graph) -> dict[str, Grid]:
             borders[source] = max(borders[source], *operator.padding)
         if operator.kind == "transposed":
             borders[source] = max(borders[source], *transposed_of(graph, operator).needed)
-    return {name: _grid(value, borders[name]) for name, value in graph.values.items()}
+    return {
+        name: _grid(value, borders[name])
+        for name, value in graph.values.items()
+        if value.is_known or not value.is_picture
+    }
 
 
 def transposed_of(

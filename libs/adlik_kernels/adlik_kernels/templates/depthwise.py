@@ -44,7 +44,8 @@ class Depthwise:
         result: The output, with as many channels.
         window: Rows and columns of the windows.
         stride: Their steps.
-        padding: Zero rows and columns around the picture.
+        padding: Zero rows above and zero columns to the left of the picture; what windows need
+            below and to the right follows from the result's size.
         activation: One of `workload.ACTIVATION_NAMES`, or "".
     """
 
@@ -54,6 +55,17 @@ class Depthwise:
     stride: tuple[int, int]
     padding: tuple[int, int]
     activation: str
+
+    @property
+    def holds_all_lines(self) -> bool:
+        """Whether every line that a window sees lies in the picture or in its border.
+
+        Padding may be larger below than above: both ends count.
+        """
+        above = self.padding[0]
+        last = (self.result.height - 1) * self.stride[0] - above + self.window[0]
+        border = self.source.border
+        return border >= above and last <= self.source.height + border
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +225,8 @@ class _Writer:
     @contextmanager
     def _inside(self, line: Value) -> Iterator[None]:
         """Leaves out a line that neither the picture nor its border has."""
-        source, (above, _) = self.workload.source, self.workload.padding
-        if source.border >= above:
+        source = self.workload.source
+        if self.workload.holds_all_lines:
             yield
             return
         # One comparison for both ends: a line above the picture is a very large number.

@@ -138,7 +138,7 @@ class _Writer:
         for number in range((self.rows - 1) * step[0] + sizes.window[0]):
             line = e.add(top, number)
             place = e.at(self.x, source.place(e, picture, line, left, 1))
-            if source.border < padding[0]:
+            if not sizes.holds_all_lines:
                 # One comparison for both ends: a line above the picture is a very large number.
                 height = e.word(source.height + 2 * source.border)
                 seen = e.builder.icmp_unsigned("<", e.add(line, source.border), height)

@@ -13,6 +13,8 @@ MAX_INPUT_ELEMENTS = 64 * 1024 * 1024
 MAX_OUTPUT_ELEMENTS = 1024 * 1024
 GROWING = frozenset({"Expand", "Tile"})
 """Operators whose result may be of any size however small their inputs are."""
+RANDOM = frozenset({"Bernoulli", "Multinomial"})
+"""Operators that draw anew at every run, whatever they are given."""
 
 
 class FoldConstants:
@@ -50,8 +52,10 @@ def _may_fold(node: ir.Node) -> bool | None:
     """Returns False for a value that is not to be computed at all, None: by the library's rules.
 
     The library computes a value before it finds it too large to keep: an Expand of a few bytes may
-    be terabytes.
+    be terabytes. It knows most random operators, but not all.
     """
+    if node.op_type in RANDOM:
+        return False
     taken = sum(v.const_value.size for v in node.inputs if v and v.const_value is not None)
     for output in node.outputs:
         if output.shape is not None and output.shape.is_static():

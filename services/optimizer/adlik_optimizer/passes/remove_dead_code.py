@@ -9,6 +9,9 @@ from onnxscript.rewriter.rules.common import dropout_inference_rule, dropout_zer
 
 from adlik_optimizer.passes.graph_pass import count_operators, summarize
 
+DRAWING = frozenset({"Bernoulli", "Dropout", "Multinomial"})
+"""Operators of which two may give two results from one input: they draw at random."""
+
 
 class RemoveDeadCode:
     """Removes Identity, inference Dropout, repeated subexpressions, unused nodes and weights.
@@ -27,9 +30,10 @@ class RemoveDeadCode:
         """Returns how the numbers of operators and weights changed."""
         before, weights = count_operators(model), len(model.graph.initializers)
         RewriteRuleSet([dropout_zero_rule, dropout_inference_rule]).apply_to_model(model)
+        draws = DRAWING & count_operators(model).keys()
         Sequential(
             common.IdentityEliminationPass(),
-            common.CommonSubexpressionEliminationPass(),
+            *([] if draws else [common.CommonSubexpressionEliminationPass()]),
             common.DeduplicateInitializersPass(),
             common.RemoveUnusedNodesPass(),
         )(model)

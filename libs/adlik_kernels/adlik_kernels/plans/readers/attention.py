@@ -126,8 +126,10 @@ def masked(reader: Reader, node: Node) -> bool:
         mask = reader.real(node.inputs[1 - place])
         value = reader.values[mask]
         keys = reader.values[scores.sources[1]].shape[0]
-        # Channels first [batch, 1, 1, keys] is a picture of one row and one channel.
-        if scores.facts["mask"] or value.shape not in {(1, keys, 1), (keys,)}:
+        # Channels first [batch, 1, 1, keys] is a picture of one row and one channel; it is a row
+        # here if another attention has read it. What is a row in the model meets queries instead.
+        fits = value.shape in {(1, keys, 1), (keys,)} and reader.rank(node.inputs[1 - place]) == 4
+        if scores.facts["mask"] or not fits:
             raise UnsupportedGraph("A plan knows masks of keys only.", (*scores.nodes, node.number))
         reader.values[mask] = Value((keys,))
         facts = {**scores.facts, "mask": mask}
@@ -137,8 +139,12 @@ def masked(reader: Reader, node: Node) -> bool:
 
 
 def softmax(reader: Reader, node: Node) -> None:
-    """Softmax over the last axis: of scores, or of rows."""
-    axis = node.attributes.get("axis", -1)
+    """Softmax over the last axis: of scores, or of rows.
+
+    Before version 13 it was over all axes from `axis` on, which is the same for the last one, and
+    the default was the first behind the batch.
+    """
+    axis = node.attributes.get("axis", -1 if reader.opset >= 13 else 1)
     scores = reader.view(node.inputs[0], "scores")
     if scores is not None:
         if axis not in {-1, 3}:

@@ -35,7 +35,8 @@ def add(reader: Reader, node: Node) -> None:
             _add_constant(reader, node, place)
             return
     left, right = (reader.real(name) for name in node.inputs)
-    if reader.values[left] != reader.values[right] or left == right:
+    ranks = {reader.rank(name) for name in node.inputs}
+    if reader.values[left] != reader.values[right] or left == right or len(ranks) != 1:
         raise UnsupportedGraph("A plan adds two values of one shape.")
     for base, other in ((right, left), (left, right)):
         before = reader.only_maker(base)
@@ -53,6 +54,8 @@ def _add_constant(reader: Reader, node: Node, place: int) -> None:
     if before is None or before.kind not in {*PRODUCTS, "depthwise"} or before.activation:
         raise UnsupportedGraph("A plan adds a constant to a product, as its bias, only.")
     columns = reader.values[source].columns
+    if value.ndim > max(reader.rank(node.inputs[1 - place]), 1) or value.dtype != np.float32:
+        raise UnsupportedGraph("A bias has no more axes than what it is added to.")
     is_row = value.size == columns and value.shape[-1:] == (columns,)
     if reader.values[source].is_picture:
         is_row = value.size == columns and value.shape[-3:] == (columns, 1, 1)

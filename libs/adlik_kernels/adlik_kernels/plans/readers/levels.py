@@ -20,9 +20,12 @@ from adlik_kernels.plans.graph import (
     Value,
     as_float,
 )
-from adlik_kernels.plans.reader import Reader, View
+from adlik_kernels.plans.reader import LEVEL_TYPES, Reader, View
 
-SIGNED = 128
+WORD = 4
+"""Levels along k that kernels read at once."""
+
+SIGNED = np.uint8(128)
 """What is added to signed levels of activations, which kernels read unsigned."""
 
 
@@ -31,6 +34,8 @@ def dequantize(reader: Reader, node: Node) -> None:
     constant = reader.constant(node.inputs[0])
     if constant is not None:
         scale, zero = reader.needed(node.inputs[1]), _zeros(reader, node)
+        if scale.dtype != np.float32:
+            raise UnsupportedGraph(f"A plan knows no scales of {scale.dtype}.")
         is_shifted = constant.dtype == np.int8 and np.any(zero != 0)
         if node.attributes.get("block_size", 0) or is_shifted:
             raise UnsupportedGraph("A plan knows weights whose level 0 is 0.")
@@ -69,6 +74,7 @@ def quantize(reader: Reader, node: Node) -> None:
     if levels.apart and before is not None:
         before = _with_limits(before, levels)
     if before is not None and before.w_scale is not None:
+        before = _with_counted_bias(reader, before)
         reader.remake(before, before, output, Value(value.shape, levels))
         return
     reader.emit(Operator("quantize", (source,), output), Value(value.shape, levels))
@@ -86,6 +92,19 @@ def _with_limits(before: Operator, levels: Levels) -> Operator | None:
     if before.activation == "relu6" and starts and ends:
         return replace(before, activation="relu")
     return before if not before.activation or (before.activation == "relu" and starts) else None
+
+
+def _with_counted_bias(reader: Reader, before: Operator) -> Operator:
+    """A quantized convolution whose bias is a whole number of its sums' steps.
+
+    ONNX Runtime and others count a bias in 32 bits. Only so are levels the same as theirs, each.
+    """
+    given = reader.values[before.inputs[0]].levels
+    fits = before.kind in {"conv", "depthwise"} and given is not None and not given.apart
+    if before.bias is None or before.w_scale is None or given is None or not fits:
+        return before
+    steps = np.float32(given.scale) * before.w_scale
+    return replace(before, bias=as_float(np.rint(as_float(before.bias / steps)) * steps))
 
 
 def operand_apart(reader: Reader, name: str) -> str | None:
@@ -145,8 +164,19 @@ def weights(reader: Reader, name: str, axis: int) -> tuple[Array, Array | None]:
     return array, np.ascontiguousarray(wide)
 
 
-def bias(reader: Reader, name: str, filters: int) -> Array | None:
-    """Returns a float32 bias of [filters], None where there is none."""
+def bias(reader: Reader, name: str, filters: int, *, is_broadcast: bool = False) -> Array | None:
+    """Returns a float32 bias of [filters], None where there is none.
+
+    Args:
+        reader: Where from.
+        name: The input of the node.
+        filters: Numbers that are wanted.
+        is_broadcast: Whether one number, or one row, stands for all rows, as in Gemm. A column, one
+            number for each row of the result, does not.
+
+    Raises:
+        UnsupportedGraph: It is computed, or of another shape.
+    """
     if not name:
         return None
     view = reader.view(name, "weights")
@@ -155,7 +185,8 @@ def bias(reader: Reader, name: str, filters: int) -> Array | None:
         found = (view.facts["array"].astype(np.float64) - zero) * scale
     else:
         found = reader.needed(name)
-    if found.size not in {1, filters}:
+    shapes = {(), (1,), (1, 1), (filters,), (1, filters)} if is_broadcast else {(filters,)}
+    if found.shape not in shapes or found.dtype not in {np.dtype("f4"), np.dtype("f8")}:
         raise UnsupportedGraph(f"A bias of {found.shape} does not fit {filters} filters.")
     return as_float(np.broadcast_to(found.reshape(-1), (filters,)))
 
@@ -266,11 +297,13 @@ def _scaled(reader: Reader, name: str, view: View) -> str:
 def _levels(reader: Reader, node: Node) -> Levels:
     """The scale and zero of a node, or those of each channel, the zeros as of unsigned levels."""
     scale, zero = reader.needed(node.inputs[1]).reshape(-1), _zeros(reader, node).reshape(-1)
+    if scale.dtype != np.float32:
+        raise UnsupportedGraph(f"A plan knows no scales of {scale.dtype}.")
     if zero.dtype not in {np.dtype("u1"), np.dtype("i1")} or zero.size not in {1, scale.size}:
         raise UnsupportedGraph("A plan knows 8-bit values only.")
     if not np.all(np.isfinite(scale)) or np.any(scale <= 0):
         raise UnsupportedGraph("A scale is a number above 0.")
-    signed = SIGNED if zero.dtype == np.int8 else 0
+    signed = int(SIGNED) if zero.dtype == np.int8 else 0
     zeros = np.broadcast_to(zero.astype(int) + signed, scale.shape)
     pairs = tuple((float(s), int(z)) for s, z in zip(scale, zeros, strict=True))
     if len(pairs) == 1:
@@ -281,7 +314,21 @@ def _levels(reader: Reader, node: Node) -> Levels:
 
 
 def _zeros(reader: Reader, node: Node) -> Array:
-    return reader.needed(node.inputs[2]) if node.input(2) else np.zeros(1, np.uint8)
+    """The level that stands for 0, or that of each channel; of the type of the levels.
+
+    Without one it is 0, and what the levels are says their own type: `output_dtype`, or what a
+    DequantizeLinear reads.
+    """
+    if node.input(2):
+        return reader.needed(node.inputs[2])
+    levels = node.outputs[0] if node.kind == "QuantizeLinear" else node.inputs[0]
+    constant = reader.constant(levels)
+    if constant is not None:
+        return np.zeros(1, constant.dtype)
+    kind = reader.types.get(levels)
+    if kind not in LEVEL_TYPES:
+        raise UnsupportedGraph("A plan knows 8-bit values only.")
+    return np.zeros(1, LEVEL_TYPES[kind])
 
 
 REALIZERS: dict[str, Callable[[Reader, str, View], str]] = {

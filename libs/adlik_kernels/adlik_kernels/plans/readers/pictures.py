@@ -15,9 +15,6 @@ from adlik_kernels.templates.phases import Transposed2d
 
 CONVOLUTIONS = ("conv", "depthwise")
 
-WORD = 4
-"""Levels along k that kernels read at once."""
-
 
 def picture(reader: Reader, name: str) -> tuple[int, int, int]:
     """Returns the height, width and channels of a picture.
@@ -47,9 +44,9 @@ def conv(reader: Reader, node: Node) -> None:
         raise UnsupportedGraph("A plan knows convolutions of pictures with fitting weights only.")
     frame = frame_of(node, (w.shape[2], w.shape[3]), (height, width))
     is_depthwise = _is_depthwise(reader, source, w, groups) and frame.dilation == (1, 1)
-    if w_scale is not None and w.shape[1] % WORD and _fill_words(reader, source, groups):
-        w = np.pad(w, ((0, 0), (0, -w.shape[1] % WORD), (0, 0), (0, 0)))
-    if w_scale is not None and w.shape[1] % WORD and not is_depthwise:
+    if w_scale is not None and w.shape[1] % levels.WORD and _fill_words(reader, source, groups):
+        w = np.pad(w, ((0, 0), (0, -w.shape[1] % levels.WORD), (0, 0), (0, 0)))
+    if w_scale is not None and w.shape[1] % levels.WORD and not is_depthwise:
         # Words of four levels along k: other convolutions compute with the numbers.
         source, w, w_scale = reader.real(node.inputs[0]), levels.as_floats(w, w_scale, axis=0), None
     operator = Operator(
@@ -118,14 +115,21 @@ def _fill_words(reader: Reader, source: str, groups: int) -> bool:
         return False
     (given,) = maker.inputs
     value = reader.values[source]
-    if given in reader.made or reader.uses[given] != 1 or value.columns >= WORD:
+    if given in reader.made or reader.uses[given] != 1 or value.columns >= levels.WORD:
         return False
-    reader.values[source] = replace(value, shape=(*value.shape[:2], WORD))
+    reader.values[source] = replace(value, shape=(*value.shape[:2], levels.WORD))
     return True
 
 
 def batch_norm(reader: Reader, node: Node) -> None:
-    """BatchNormalization: folded into the convolution before it."""
+    """BatchNormalization: folded into the convolution before it.
+
+    One that trains uses the mean of the batch: so says `training_mode` from version 14 on, a second
+    output before.
+    """
+    facts = node.attributes
+    if facts.get("training_mode", 0) or any(node.outputs[1:]) or not facts.get("spatial", 1):
+        raise UnsupportedGraph("A plan knows batch normalisation with constant statistics only.")
     before = reader.only_maker(reader.real(node.inputs[0]))
     fits = before is not None and before.kind in CONVOLUTIONS and before.w_scale is None
     if (
@@ -152,6 +156,8 @@ def batch_norm(reader: Reader, node: Node) -> None:
 
 def pool(reader: Reader, node: Node) -> None:
     """MaxPool and AveragePool."""
+    if any(node.outputs[1:]):
+        raise UnsupportedGraph("A plan knows no places of largest numbers.")
     kind = "max" if node.kind == "MaxPool" else "mean"
     source = levels.operand(reader, node.inputs[0], quantized=True)
     height, width, channels = picture(reader, source)
@@ -159,6 +165,9 @@ def pool(reader: Reader, node: Node) -> None:
     size = frame.slid((height, width))
     if node.attributes.get("ceil_mode", 0) and size != frame.slid((height, width), ceiled=True):
         raise UnsupportedGraph("A plan knows plain pooling: no ceil_mode that matters.")
+    sides = (*frame.window, *frame.window)
+    if any(pad >= side for pad, side in zip(frame.padding, sides, strict=True)):
+        raise UnsupportedGraph("A plan knows no window that lies in the padding alone.")
     counts = node.attributes.get("count_include_pad", 0) and any(frame.padding)
     if frame.dilation != (1, 1) or counts:
         raise UnsupportedGraph("A plan knows plain pooling: no dilation, no counted padding.")
@@ -252,7 +261,9 @@ def frame_of(node: Node, window: tuple[int, int], size: tuple[int, int]) -> Fram
     stride = pair(node.attributes.get("strides", [1, 1]))
     dilation = pair(node.attributes.get("dilations", [1, 1]))
     kind = node.attributes.get("auto_pad", b"NOTSET")
-    if kind in {b"SAME_UPPER", b"SAME_LOWER"}:
+    if kind == b"VALID":
+        pads = [0, 0, 0, 0]
+    elif kind in {b"SAME_UPPER", b"SAME_LOWER"}:
         wanted = [
             max((-(-s // d) - 1) * d + (w - 1) * a + 1 - s, 0)
             for s, w, d, a in zip(size, window, stride, dilation, strict=True)

@@ -21,7 +21,7 @@ def gemm(reader: Reader, node: Node) -> None:
     if node.input(2):
         if w.ndim != 2:
             raise UnsupportedGraph("A plan knows products with a matrix of weights only.")
-        bias = levels.bias(reader, node.inputs[2], w.shape[1])
+        bias = levels.bias(reader, node.inputs[2], w.shape[1], is_broadcast=True)
     product(reader, node, w, w_scale, bias)
 
 
@@ -47,6 +47,9 @@ def product(
     """
     if w.ndim != 2:
         raise UnsupportedGraph("A plan knows products with a matrix of weights only.")
+    if w_scale is not None and w.shape[0] % levels.WORD:
+        # Kernels read whole words of levels: a row that ends within one begins the next within it.
+        w, w_scale = levels.as_floats(w, w_scale, axis=1), None
     flat = reader.view(node.inputs[0], "flat")
     if flat is not None:
         source = flat.sources[0]

@@ -24,6 +24,8 @@ def same(reader: Reader, node: Node) -> None:
     """Identity, and Dropout as it is when nobody trains."""
     if any(node.outputs[1:]):
         raise UnsupportedGraph("A plan knows no mask of a Dropout.")
+    if node.input(2) and reader.needed(node.inputs[2]).any():
+        raise UnsupportedGraph("A plan does not train: it knows no Dropout that does.")
     reader.rename(node.outputs[0], reader.name(node.inputs[0]))
 
 
@@ -71,11 +73,18 @@ def concat(reader: Reader, node: Node) -> None:
 def slice_sizes(reader: Reader, node: Node) -> None:
     """Slice of sizes."""
     sizes = sizes_of(reader, node.inputs[0])
-    start, stop = (int(reader.needed(name).reshape(-1)[0]) for name in node.inputs[1:3])
-    steps = reader.needed(node.inputs[4]).reshape(-1) if node.input(4) else [1]
-    if list(steps) != [1]:
+    facts = node.attributes  # before version 10; inputs since
+    starts, stops, axes, steps = (
+        facts.get(name, other) if not node.input(place) else reader.needed(node.inputs[place])
+        for place, (name, other) in enumerate(_SLICE.items(), 1)
+    )
+    if [list(axes), list(steps)] not in ([[0], [1]], [[-1], [1]]) or len(starts) != 1:
         raise UnsupportedGraph("A plan slices sizes one by one.")
-    reader.sizes[node.outputs[0]] = sizes[start:stop]
+    reader.sizes[node.outputs[0]] = sizes[int(starts[0]) : int(stops[0])]
+
+
+_SLICE = {"starts": (), "ends": (), "axes": (0,), "steps": (1,)}
+"""What a Slice is told, in the order of its inputs, and what it is if left out."""
 
 
 def unsqueeze(reader: Reader, node: Node) -> None:
@@ -105,6 +114,8 @@ def flatten(reader: Reader, node: Node) -> None:
 def reshape(reader: Reader, node: Node) -> None:
     """Reshape: to rows, to heads and back, or to what it is already."""
     target = sizes_of(reader, node.inputs[1])
+    if node.attributes.get("allowzero", 0) and 0 in target:
+        raise UnsupportedGraph("A plan knows no sizes of 0.")
     if attention.reshape(reader, node, target):
         return
     value = _value(reader, node.inputs[0])
@@ -143,13 +154,16 @@ def flatten_value(reader: Reader, node: Node) -> None:
     if value is None:
         raise UnsupportedGraph("A plan can't flatten this.", _behind(reader, node))
     if len(value.shape) == 1:
+        if reader.rank(node.inputs[0]) != 2:
+            raise UnsupportedGraph("A plan knows no row of more than two axes.")
         reader.rename(node.outputs[0], source)
         return
     if len(value.shape) != 3:
         raise UnsupportedGraph("A plan flattens pictures only.")
     view = reader.view(source, "levels")
     maker = view.sources[0] if view else source
-    if value.shape[:2] == (1, 1) and maker in reader.made:
+    alone = reader.uses[source] == 1 and source not in reader.measured
+    if value.shape[:2] == (1, 1) and maker in reader.made and alone:
         row = Value(value.shape[2:], value.levels)
         reader.values[maker] = row
         reader.rename(node.outputs[0], source)
