@@ -28,12 +28,14 @@ from typing import Any
 from adlik_proto.adlik.model.v1 import model_pb2
 
 from adlik_common.errors import AdlikError, EngineFailed, ResourceLimit, Unavailable, from_proto
+from adlik_common.sandbox_warm import Nursery, WarmChild
 
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.05
 _TAIL_BYTES = 4096
 
 Heartbeat = Callable[[], Awaitable[object]]
+Child = Process | WarmChild
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ async def run_isolated(
     limits: Limits = Limits(),
     heartbeat: Heartbeat | None = None,
     heartbeat_seconds: float = 5.0,
+    nursery: Nursery | None = None,
 ) -> Any:
     """Calls a function in a child process and returns what it returned.
 
@@ -83,6 +86,7 @@ async def run_isolated(
         limits: What it may take.
         heartbeat: Awaited now and then while the child runs; an error it raises ends the child.
         heartbeat_seconds: Time between two heartbeats.
+        nursery: Gives a child that has imported much already, where one is to be had.
 
     Returns:
         The JSON-able value that the function returned.
@@ -95,17 +99,26 @@ async def run_isolated(
     """
     with tempfile.TemporaryDirectory(prefix=".call-", dir=workdir) as directory:
         call = _prepare(directory, function, arguments, limits)
-        # -P: a file in the work directory must never be imported in place of a module.
-        command = (sys.executable, "-P", "-m", "adlik_common.sandbox_child", str(call.request))
-        with call.log.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *command, cwd=workdir, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        call.log.touch()
+        process: Child | None = None
+        if nursery is not None:
+            process = await nursery.spawn(call.request, call.log, workdir)
+        if process is None:
+            process = await _spawn(call, workdir)
         try:
             await _watch(process, limits, heartbeat, heartbeat_seconds)
         finally:
             await _end(process)
         return _read(call, function, process.returncode or 0)
+
+
+async def _spawn(call: _Call, workdir: Path) -> Process:
+    # -P: a file in the work directory must never be imported in place of a module.
+    command = (sys.executable, "-P", "-m", "adlik_common.sandbox_child", str(call.request))
+    with call.log.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *command, cwd=workdir, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
 
 
 def _prepare(
@@ -125,7 +138,10 @@ def _prepare(
 
 
 async def _watch(
-    process: Process, limits: Limits, heartbeat: Heartbeat | None, heartbeat_seconds: float
+    process: Child,
+    limits: Limits,
+    heartbeat: Heartbeat | None,
+    heartbeat_seconds: float,
 ) -> None:
     """Returns when the process ends by itself; raises once it is over its time or memory."""
     loop = asyncio.get_running_loop()
@@ -142,7 +158,7 @@ async def _watch(
         ending.cancel()
 
 
-def _check(process: Process, limits: Limits, seconds_left: float) -> None:
+def _check(process: Child, limits: Limits, seconds_left: float) -> None:
     if seconds_left < 0:
         raise ResourceLimit(
             f"The work took longer than {limits.seconds:g} s and was stopped.",
@@ -167,7 +183,7 @@ def _resident_bytes(pid: int) -> int:
     return 0
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Child) -> None:
     """Kills the child, where it still runs, and whatever it started; returns when it is gone."""
     with contextlib.suppress(ProcessLookupError):  # all of the group ended by themselves
         os.killpg(process.pid, signal.SIGKILL)

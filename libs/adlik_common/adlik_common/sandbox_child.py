@@ -23,15 +23,16 @@ from adlik_common.errors import AdlikError, EngineFailed, ResourceLimit
 _PR_SET_PDEATHSIG = 1
 
 
-def main(request_file: Path) -> None:
+def main(request_file: Path, parent: int = 0) -> None:
     """Answers the request in a file with a result file beside it.
 
     Args:
         request_file: JSON with `function`, `arguments`, `limits`, `parent` (process id) and
             `result` (file name).
+        parent: Process id of a parent other than the one in the request; 0: there is none.
     """
     request = json.loads(request_file.read_text())
-    _die_with(request["parent"])
+    die_with(parent or request["parent"])
     _limit(request["limits"])
     answer = _call(request["function"], request["arguments"])
     partial = request_file.with_name("partial.json")
@@ -39,7 +40,7 @@ def main(request_file: Path) -> None:
     partial.replace(request["result"])
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Asks the kernel (Linux) to kill this process when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

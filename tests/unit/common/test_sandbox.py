@@ -14,6 +14,9 @@ import psutil
 import pytest
 from adlik_common import errors
 from adlik_common.sandbox import Limits, run_isolated
+from adlik_common.sandbox_warm import Nursery
+
+WARM: dict[str, Nursery] = {}
 
 WORK = """
 import ctypes, json, os, subprocess, sys, time
@@ -63,6 +66,10 @@ def scribble():
 
 def niceness():
     return os.nice(0)
+
+def surroundings():
+    modules = ["decimal" in sys.modules]
+    return {"modules": modules, "parent": os.getppid(), "session": os.getsid(0) == os.getpid()}
 """
 
 
@@ -77,9 +84,26 @@ def workdir(tmp_path, monkeypatch):
     return directory
 
 
+@pytest.fixture(params=["cold", "warm"], autouse=True)
+async def nursery(request, workdir):
+    """Every child is started anew, and again as a copy of a warm parent."""
+    if request.param == "cold":
+        yield None
+        return
+    made = WARM["nursery"] = Nursery(["decimal", "no_such_module"])
+    running = asyncio.create_task(made.run())
+    await made.ready()
+    yield made
+    del WARM["nursery"]
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def call(name, workdir, **options):
     arguments = options.pop("arguments", {})
-    return await run_isolated(f"sandbox_work:{name}", arguments, workdir=workdir, **options)
+    return await run_isolated(
+        f"sandbox_work:{name}", arguments, workdir=workdir, nursery=WARM.get("nursery"), **options
+    )
 
 
 async def test_returns_what_the_function_returns_and_leaves_no_files(workdir):
@@ -202,3 +226,41 @@ async def test_the_child_dies_with_its_parent(workdir):
     await parent.wait()
     wait_gone(child)
     os.kill(grandchild, signal.SIGKILL)
+
+
+async def test_a_warm_child_has_imported_already_and_leads_a_session_of_its_own(workdir, nursery):
+    found = await call("surroundings", workdir)
+    assert found["session"]
+    assert found["modules"] == [nursery is not None]
+    assert (found["parent"] == os.getpid()) == (nursery is None)
+
+
+async def test_children_of_one_nursery_run_beside_each_other(workdir, nursery):
+    folders = [workdir / str(number) for number in range(8)]
+    for folder in folders:
+        folder.mkdir()
+    answers = await asyncio.gather(
+        *(
+            call("add", folder, arguments={"left": 1, "right": at})
+            for at, folder in enumerate(folders)
+        )
+    )
+    assert [answer["sum"] for answer in answers] == list(range(1, 9))
+    assert [answer["directory"] for answer in answers] == list(map(str, folders))
+
+
+@pytest.mark.parametrize("nursery", ["warm"], indirect=True)
+async def test_a_nursery_that_ends_takes_its_children_along_and_another_follows(workdir, nursery):
+    marker = workdir / "pids"
+    task = asyncio.create_task(call("hang", workdir, arguments={"marker": str(marker)}))
+    child, grandchild = await wait_for(marker)
+    supervisor = psutil.Process(child).ppid()
+    psutil.Process(psutil.Process(supervisor).ppid()).kill()
+    with pytest.raises(errors.Unavailable) as caught:
+        await task
+    assert caught.value.retryable
+    wait_gone(child, grandchild, supervisor)
+    # The next is started anew, and in the meantime a warm parent comes up again.
+    assert (await call("surroundings", workdir))["modules"] == [False]
+    await nursery.ready()
+    assert (await call("surroundings", workdir))["modules"] == [True]
