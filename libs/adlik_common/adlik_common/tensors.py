@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,24 @@ _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor's name, Open Inference Protocol datatype and shape (-1: any size)."""
+    """A tensor's name, Open Inference Protocol datatype and shape.
+
+    Attributes:
+        name: Its name.
+        datatype: Open Inference Protocol name.
+        shape: Sizes; -1: any size.
+        axes: The model's own names of its axes, "" where it gives none; empty: of no axis.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    axes: tuple[str, ...] = field(default=(), compare=False)
+
+
+def axis_name(given: str) -> str:
+    """Returns the name of an open axis, "" where a model only says that it is open."""
+    return "" if given.strip("?*-_ ") in ("", "unk", "None") else given
 
 
 def datatype_of(dtype: npt.DTypeLike) -> str:

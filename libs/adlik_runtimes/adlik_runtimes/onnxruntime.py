@@ -14,7 +14,7 @@ from adlik_common.errors import (
     InvalidTensor,
     UnsupportedOperator,
 )
-from adlik_common.tensors import TensorSpec
+from adlik_common.tensors import TensorSpec, axis_name
 
 from adlik_runtimes.engine import (
     Array,
@@ -109,8 +109,7 @@ class OnnxRuntime:
 
     def load(self, path: Path, *, precision: str = "fp32", threads: int = 0) -> OnnxRuntimeModel:
         """Loads an ONNX file; the graph itself says the precision. See `Engine.load`."""
-        import onnxruntime as ort
-
+        ort = _imported()
         check_precision(self, precision)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -129,6 +128,28 @@ class OnnxRuntime:
 
 
 ENGINE = OnnxRuntime()
+
+
+def load_plainly(source: Path | bytes, threads: int = 0) -> Any:
+    """Returns a session that computes a model as it is written, operator by operator.
+
+    Args:
+        source: ONNX file or its bytes.
+        threads: Threads of one run; 0: the engine's choice.
+    """
+    ort = _imported()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _imported() -> Any:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # nobody is told of what runs here
+    return onnxruntime
 
 
 def load_error(error: Exception) -> AdlikError:
@@ -165,5 +186,6 @@ def _spec(node: Any) -> TensorSpec:
             f"'{node.name}' is a {node.type}; only tensors of {sorted(_DATATYPES)} are served.",
             cure="Export the model with plain tensors (for example without ZipMap).",
         )
-    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
-    return TensorSpec(node.name, _DATATYPES[found[1]], shape)
+    shape = tuple(size if isinstance(size, int) and size > 0 else -1 for size in node.shape)
+    axes = tuple(axis_name(size) if isinstance(size, str) else "" for size in node.shape)
+    return TensorSpec(node.name, _DATATYPES[found[1]], shape, axes)

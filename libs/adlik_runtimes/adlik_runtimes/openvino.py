@@ -83,9 +83,11 @@ class OpenVinoModel:
                 # Shared: OpenVINO reads the caller's memory, which `arrays` keeps alive.
                 request.set_input_tensor(at, self._tensor(array, shared_memory=True))
             request.infer(share_outputs=True)
+            found = {name: self._output(request, name) for name in outputs or self._index}
         except RuntimeError as error:
+            self._renew(request)
             raise self._why(arrays, error) from error
-        return {name: self._output(request, name) for name in outputs or self._index}
+        return found
 
     def close(self) -> None:
         """Drops the compiled forms and gives their memory back."""
@@ -98,6 +100,13 @@ class OpenVinoModel:
             raise missing_input(spec)
         if array.dtype != DATATYPES[spec.datatype] or array.ndim != len(spec.shape):
             check_tensor(spec, datatype_of(array.dtype), array.shape)
+        if not array.size:
+            # It would answer with the shape of the run before, and go wrong or crash afterwards.
+            raise InvalidTensor(
+                f"Input '{spec.name}' has shape {list(array.shape)}: OpenVINO needs elements.",
+                cure="Send at least one element along each axis.",
+                tensor=spec.name,
+            )
         return array
 
     def _request(self, arrays: list[Array]) -> Any:
@@ -111,6 +120,14 @@ class OpenVinoModel:
         if self._any_rows is None:
             self._any_rows = self._compile()
         return self._any_rows
+
+    def _renew(self, request: Any) -> None:
+        """Replaces a request that failed: what it left behind must be in no answer."""
+        fresh = request.get_compiled_model().create_infer_request()
+        if request is self._one_row:
+            self._one_row = fresh
+        else:
+            self._any_rows = fresh
 
     def _output(self, request: Any, name: str) -> Array:
         at = self._index.get(name)
