@@ -6,10 +6,10 @@ CLIENTS := .venv-clients
 PEERS := .venv-peers
 TVM := .venv-tvm
 BIN := $(VENV)/bin
-MEMBERS := proto libs/adlik_common libs/adlik_kernels libs/adlik_runtimes services/optimizer \
+MEMBERS := proto libs/adlik_common libs/adlik_kernels libs/adlik_runtimes libs/adlik_proof services/optimizer \
 	services/compiler services/serving services/gateway libs/adlik
 PACKAGES := libs/adlik_common/adlik_common libs/adlik_kernels/adlik_kernels \
-	libs/adlik_runtimes/adlik_runtimes services/optimizer/adlik_optimizer \
+	libs/adlik_runtimes/adlik_runtimes libs/adlik_proof/adlik_proof services/optimizer/adlik_optimizer \
 	services/compiler/adlik_compiler services/serving/adlik_serving \
 	services/gateway/adlik_gateway libs/adlik/adlik
 MANIFESTS := pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(MEMBERS))
@@ -17,7 +17,7 @@ PROTOS := $(shell find proto -name '*.proto') proto/generate.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo test test-isa check format fuzz conformance bench bench-kernels bench-link \
-	bench-tuning proto clean
+	bench-push bench-proof bench-tuning proto clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ bench-kernels: $(VENV)/ready ## the kernel library against vendor libraries
 bench-tuning: $(VENV)/ready ## how soon search agents find fast schedules; ARGS="--tvm 300" beside TVM
 	-@$(MAKE) $(TVM)/ready  # where it can't be installed, the table says so
 	$(BIN)/python -m benchmarks.kernels_tuning $(ARGS)
+
+bench-push: $(VENV)/ready ## a push here and at another commit; ARGS="--against COMMIT --rounds N"
+	$(BIN)/python -m benchmarks.push $(ARGS)
+
+bench-proof: $(VENV)/ready ## the judge itself: sabotage that it releases, right variants that it refuses
+	$(BIN)/python -m benchmarks.proof $(ARGS)
 
 proto: $(VENV)/ready ## generate the message code again
 	$(BIN)/python proto/generate.py

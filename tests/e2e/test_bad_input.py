@@ -127,7 +127,7 @@ BAD_PUSHES = {
     "name of 129 letters": BadPush("INVALID_NAME", (), name="n" * 129),
     "NaN in the samples": BadPush("INVALID_SAMPLES", ("'x'", "2 values"), samples=not_finite),
     "samples of a wrong shape": BadPush(
-        "INVALID_SAMPLES", ("[3, 9, 8]",), samples=lambda: zipped(x=samples(shape=(3, 9, 8)))
+        "INVALID_SAMPLES", ("[4, 3, 9, 8]",), samples=lambda: zipped(x=samples(shape=(3, 9, 8)))
     ),
     "samples of a wrong dtype": BadPush(
         "INVALID_SAMPLES", ("float64", "FP32"), samples=lambda: zipped(x=samples(np.float64))
@@ -166,7 +166,7 @@ BAD_PUSHES = {
         "INVALID_PLAN", ("tensorrt-fp16", "not available"), plan='{"targets": ["tensorrt-fp16"]}'
     ),
     "limit out of range": BadPush(
-        "INVALID_PLAN", ("min_cosine", "1.5"), plan='{"limits": {"min_cosine": 1.5}}'
+        "INVALID_PLAN", ("min_r2", "1.5"), plan='{"limits": {"min_r2": 1.5}}'
     ),
     "plan with an unknown field": BadPush("INVALID_PLAN", ("colour",), plan='{"colour": "red"}'),
     "plan that is no JSON": BadPush("INVALID_PLAN", (), plan='{"recipes": ["clean"'),

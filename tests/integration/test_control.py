@@ -202,7 +202,7 @@ async def test_bad_pushes_are_refused_in_words_and_leave_nothing(gateway):
         ({"data": bytes(300_000)}, 413, "TOO_LARGE"),
         ({"name": "-m"}, 400, "INVALID_NAME"),
         ({"name": "a%2Fb"}, 400, "INVALID_NAME"),
-        ({"plan": {"limits": {"min_cosine": 7}}}, 400, "INVALID_PLAN"),
+        ({"plan": {"limits": {"min_r2": 7}}}, 400, "INVALID_PLAN"),
         ({"samples": ("s.npz", b"none")}, 400, "INVALID_SAMPLES"),
         ({"surprise": ("s", b"x")}, 400, "INVALID_REQUEST"),
         ({"data": model_bytes(external="../w")}, 400, "UNSAFE_PATH"),

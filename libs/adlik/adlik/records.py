@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from adlik.plans import Plan
+
 
 class VariantState(StrEnum):
     """How far a variant has come; values are the wire's names."""
@@ -35,11 +37,12 @@ class ArtifactRef:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor's name, Open Inference Protocol datatype and shape (-1: known only at run time)."""
+    """A tensor's name, datatype, shape (-1: known only at run time) and names of its axes."""
 
     name: str = ""
     datatype: str = ""
     shape: tuple[int, ...] = ()
+    axes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,69 +72,6 @@ class ModelSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a variant must reach before it may be released; None takes the mesh's default."""
-
-    min_cosine: float | None = None
-    min_top1_agreement: float | None = None
-    max_accuracy_drop: float | None = None
-    min_speedup: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ImageStep:
-    """How a picture becomes an input; "" or empty: the only input, no normalisation."""
-
-    input: str = ""
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    swap: bool = False
-    letterbox: bool = False
-    fill: int | None = None
-    crop: float | None = None
-    height: int = 0
-    width: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ClassesStep:
-    """The best classes instead of scores; "" or 0: the only output, the mesh's default."""
-
-    output: str = ""
-    top: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class DetectStep:
-    """Boxes instead of a detector's output; "", 0 or None: the mesh's default."""
-
-    output: str = ""
-    layout: str = ""
-    confidence: float | None = None
-    overlap: float | None = None
-    limit: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """What serving does between a picture and the model, and the model and the answer."""
-
-    image: ImageStep = ImageStep()
-    classes: ClassesStep | None = None
-    detect: DetectStep | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done with a model; empty recipes or targets mean all that apply."""
-
-    recipes: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    limits: Limits = Limits()
-    pipeline: Pipeline | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PushedModel:
     """A version of a model as it was pushed."""
 
@@ -139,7 +79,7 @@ class PushedModel:
     version: int = 0
     source: ModelSource = ModelSource()
     signature: Signature = Signature()
-    plan: Plan = Plan()
+    plan: Plan = field(default_factory=Plan)
     pushed_at: datetime | None = None
 
 
@@ -201,13 +141,47 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputFidelity:
+    """How near one output is to the pushed model's; docs/proof.md says what the figures mean."""
+
+    name: str = ""
+    kind: str = ""
+    r2: float = 0.0
+    snr_db: float = 0.0
+    cosine: float = 0.0
+    max_abs_error: float = 0.0
+    max_spreads: float = 0.0
+    worst: str = ""
+    expected_accuracy: float | None = None
+    expected_accuracy_low: float = 0.0
+    expected_accuracy_high: float = 0.0
+    sure_agreement: float | None = None
+    agreement: float | None = None
+    objects_kept: float | None = None
+    exact_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Fidelity:
-    """How near a variant's outputs are to the pushed model's."""
+    """How near a variant's outputs are to the pushed model's; the worst of all outputs."""
 
     max_abs_error: float = 0.0
-    mean_abs_error: float = 0.0
     cosine: float = 0.0
     top1_agreement: float | None = None
+    r2: float = 0.0
+    expected_accuracy: float | None = None
+    outputs: tuple[OutputFidelity, ...] = ()
+    noise_used: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How requests of a variant are treated, as its proof has shown."""
+
+    independent_rows: bool = False
+    dependence: str = ""
+    deferred: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +200,7 @@ class Verification:
     accepted: bool = False
     reasons: tuple[str, ...] = ()
     machine: str = ""
+    serving: Serving = Serving()
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +251,7 @@ class Release:
     pinned: bool = False
     history: tuple[Release, ...] = ()
     traceparent: str = ""
+    serving: Serving = Serving()
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,8 +158,16 @@ def milliseconds(nanoseconds: int) -> str:
 
 def fidelity(found: Fidelity) -> str:
     """Returns how near a variant is to the pushed model, for people."""
-    agreement = f", top-1 {found.top1_agreement:.1%}" if found.top1_agreement is not None else ""
-    return f"cosine {found.cosine:.5f}{agreement}"
+    if not found.outputs:
+        return ""
+    if not found.max_abs_error and found.r2 == 1:
+        return "the same numbers"
+    if found.noise_used:
+        return f"within float noise ({found.noise_used:.0%} of it)"
+    kept = f"R² {found.r2:.4f}"
+    if found.expected_accuracy is not None:
+        kept += f", expected accuracy {found.expected_accuracy:.1%}"
+    return kept
 
 
 def _label(span: Span) -> str:

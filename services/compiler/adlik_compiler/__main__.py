@@ -22,6 +22,7 @@ async def serve(context: Context) -> AsyncIterator[None]:
     worker.describe()
     can = [name for name, why_not in context.replica.capabilities.items() if not why_not]
     log.info("compiles for %s", ", ".join(can))
+    context.background(worker.nursery.run(), "nursery")
     context.background(worker.compile(), "consumer compiler")
     context.background(worker.verify(), "consumer verifier")
     if context.settings.idle_seconds and not ENGINE.unavailable():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from adlik_common import spans
 from adlik_common.sandbox import Limits, run_isolated
+from adlik_common.sandbox_warm import Nursery
 from adlik_common.telemetry import tracer
 
 from adlik_compiler.planner import Step
@@ -48,7 +49,9 @@ class Route:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-async def convert(route: Route, source: Path, workdir: Path, limits: Limits) -> Path:
+async def convert(
+    route: Route, source: Path, workdir: Path, limits: Limits, nursery: Nursery | None = None
+) -> Path:
     """Walks a route.
 
     Args:
@@ -56,6 +59,7 @@ async def convert(route: Route, source: Path, workdir: Path, limits: Limits) -> 
         source: The model file, with its external files beside it.
         workdir: Where each step gets a folder of its own.
         limits: What each step may take.
+        nursery: Gives children that start at once.
 
     Returns:
         The file that the last step wrote.
@@ -70,7 +74,9 @@ async def convert(route: Route, source: Path, workdir: Path, limits: Limits) -> 
         arguments = {"source": str(file), "folder": str(folder), "precision": route.precision}
         attributes = {spans.PATH: f"{step.source} -> {step.target}"}
         with tracer().start_as_current_span(spans.COMPILE_STEP, attributes=attributes):
-            written = await run_isolated(step.function, arguments, workdir=folder, limits=limits)
+            written = await run_isolated(
+                step.function, arguments, workdir=folder, limits=limits, nursery=nursery
+            )
         file = Path(written)
     return file
 

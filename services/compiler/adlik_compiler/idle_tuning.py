@@ -17,19 +17,24 @@ from time import monotonic
 from typing import Any
 
 from adlik_common import bundle
+from adlik_common.errors import EngineFailed
 from adlik_kernels.commands import model_operations, tune_workloads
 from adlik_kernels.configuration import configure, target
 from adlik_kernels.schedules.db import Database, Record
 from adlik_kernels.schedules.registry import best_records, database_path
 from adlik_kernels.workload import Workload
-from adlik_runtimes.engine import LoadedModel
+from adlik_proof.draws import find_drawer
+from adlik_proof.reference import Reference
+from adlik_runtimes.engine import Array, LoadedModel
 from adlik_runtimes.kernels import ENGINE, MODEL_FILE, RECORDS_FILE
 
 from adlik_compiler.measure import measure_in_turns
-from adlik_compiler.samples import generate_samples
 
 TRIALS = 64
 """Schedules at most for one operator."""
+
+SEARCH_SECONDS = 5.0
+"""Time after which no more sizes are looked for that the model takes."""
 
 MEASURE_SECONDS = 2.0
 """About how long the whole model is measured, before and after."""
@@ -125,11 +130,20 @@ def winners(workloads: Iterable[Workload], threads: int) -> list[Record]:
 def _whole_speedup(old: Path, new: Path, threads: int) -> float:
     """Loads both bundles as serving does, on a machine without records, and runs them in turns."""
     before, after = _loaded(old, threads), _loaded(new, threads)
-    run = generate_samples(before).runs[0]
+    run = _typical(old / MODEL_FILE)
     slow, fast = measure_in_turns(
         [partial(before.run, run), partial(after.run, run)], MEASURE_SECONDS
     )
     return slow.p50_ms / fast.p50_ms
+
+
+def _typical(model: Path) -> dict[str, Array]:
+    """Returns inputs to measure on; raises `EngineFailed` where the model takes none made up."""
+    reference = Reference(model)
+    drawer = find_drawer(reference, {}, SEARCH_SECONDS)
+    if drawer is None:
+        raise EngineFailed("No inputs could be made up that the model runs on.")
+    return drawer.typical()
 
 
 def _loaded(folder: Path, threads: int) -> LoadedModel:

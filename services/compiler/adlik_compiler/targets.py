@@ -89,8 +89,8 @@ def targets_for(
         wanted: Names of targets in the plan; empty: all.
         available: Targets that this machine can do.
     """
+    if recipe == PUSHED:  # always: it answers where nothing that is wanted passes
+        return tuple(t for t in available if t == REFERENCE)
     fitting = (t for t in available if not wanted or str(t) in wanted)
-    if recipe == PUSHED:
-        return tuple(t for t in fitting if t == REFERENCE)
     is_quantized = precision == _QUANTIZED
     return tuple(t for t in fitting if (t.precision == _QUANTIZED) == is_quantized)

@@ -1,29 +1,31 @@
-"""Runs a compiled variant beside the pushed model and measures both, in a child process."""
+"""What verification runs in child processes: the reference alone, its evidence, and variants."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from adlik_common import bundle
 from adlik_common.errors import AdlikError
+from adlik_proof import evidence_file, first_look, gather
+from adlik_proof.check import Findings, check
+from adlik_proof.evidence import Evidence
+from adlik_proof.figures import Accuracy, Pair, summarize
+from adlik_proof.reference import Reference
 from adlik_runtimes import kernels, onnxruntime, registry
 from adlik_runtimes.engine import LoadedModel, return_memory
 
-from adlik_compiler.fidelity import Comparison
 from adlik_compiler.judge import Report
 from adlik_compiler.measure import measure_in_turns, resident_bytes
 from adlik_compiler.onnx_source import self_contained
-from adlik_compiler.samples import Samples, generate_samples, read_samples
 
-MIN_SAMPLES = 8
-"""Compared even where that takes longer than the time set for it."""
+EXACT_PRECISIONS = frozenset({"fp32"})
+"""Precisions whose variants may differ from the pushed model by float noise only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +36,13 @@ class Candidate:
         path: Its artifact.
         media_type: Of the artifact.
         engine: Engine to run it with.
-        precision: Precision to run it in.
-        is_reference: It is the pushed model itself, for ONNX Runtime.
+        precision: Precision to run it in, and what it claims to be.
     """
 
     path: str
     media_type: str
     engine: str
     precision: str
-    is_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,10 @@ class Effort:
     Attributes:
         threads: Threads of either engine; 0: as many as this process may use cores.
         max_samples: Most samples that are compared.
-        compare_seconds: Time after which no more samples are compared.
+        compare_seconds: Time after which no more samples are run.
         latency_seconds: About how long latency is measured.
         max_bundle_bytes: Largest size of an unpacked bundle.
+        sizes: Sizes of open axes that the plan names.
     """
 
     threads: int = 0
@@ -62,110 +63,147 @@ class Effort:
     compare_seconds: float = 10.0
     latency_seconds: float = 0.5
     max_bundle_bytes: int = 4 * 2**30
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def cores(self) -> int:
+        """Returns the threads of an engine."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def gathering(self) -> gather.Effort:
+        """Returns how much evidence is gathered."""
+        return gather.Effort(
+            threads=self.cores(),
+            max_samples=self.max_samples,
+            seconds=self.compare_seconds / 2,  # the other half is for made-up inputs
+            sizes=self.sizes,
+        )
 
 
-def verify_variant(
-    reference: str, candidate: Mapping[str, Any], samples: str, effort: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Measures a variant; what `run_isolated` calls, so arguments and result are JSON-able.
+def verify_reference(model: str, samples: str, effort: Mapping[str, Any]) -> dict[str, Any]:
+    """Measures the pushed model alone, and what must be known before it is served.
 
     Args:
-        reference: The pushed ONNX file, its external files beside it.
-        candidate: Fields of a `Candidate`.
+        model: The pushed ONNX file, its external files beside it.
         samples: NPZ file; "": samples are made up.
         effort: Fields of an `Effort`.
 
     Returns:
-        The fields of a `judge.Report`.
+        A `judge.Report` as plain values.
 
     Raises:
         InvalidSamples: The samples do not fit the model.
-        AdlikError: One of the models could not be loaded, or the reference not run.
+        AdlikError: It could not be loaded.
     """
     work = Effort(**effort)
-    variant = Candidate(**candidate)
-    threads = work.threads or len(os.sched_getaffinity(0))
-    if variant.is_reference:
-        return asdict(_measure_reference(variant, samples, work, threads))
-    pushed = self_contained(Path(reference), Path.cwd())
-    judged_by = onnxruntime.ENGINE.load(pushed, threads=threads)
-    chosen = _choose(samples, judged_by, work)
-    judged_by.run(chosen.runs[0])
-    loaded, memory = _load(variant, chosen, work, threads)
-    comparison, failure = _compare(judged_by, loaded, chosen, work.compare_seconds)
-    if failure:
-        return asdict(
-            Report(samples=comparison.runs, samples_source=chosen.source, failure=failure)
-        )
-    run = chosen.runs[0]
-    theirs, ours = measure_in_turns(
-        [partial(judged_by.run, run), partial(loaded.run, run)], work.latency_seconds
-    )
-    is_generated = chosen.source == "generated"
-    return asdict(
-        Report(
-            samples=comparison.runs,
-            samples_source=chosen.source,
-            max_abs_error=comparison.max_abs_error,
-            mean_abs_error=comparison.mean_abs_error,
-            cosine=comparison.cosine,
-            # The arg-max of an answer to noise is chance: it would only mislead.
-            top1_agreement=None if is_generated else comparison.top1_agreement,
-            accuracy=comparison.accuracy,
-            reference_accuracy=comparison.reference_accuracy,
-            not_finite=comparison.not_finite,
-            mismatch=comparison.mismatch,
-            compared=comparison.compared > 0,
-            p50_ms=ours.p50_ms,
-            p99_ms=ours.p99_ms,
-            reference_p50_ms=theirs.p50_ms,
-            reference_p99_ms=theirs.p99_ms,
-            runs=ours.runs,
-            memory_bytes=memory,
-            threads=threads,
-        )
-    )
-
-
-def _measure_reference(variant: Candidate, samples: str, work: Effort, threads: int) -> Report:
-    """Measures the pushed model alone: compared with itself it would only take time."""
     onnxruntime.ENGINE.unavailable()  # as in `_load`
+    path = self_contained(Path(model), Path.cwd())
     before = resident_bytes()
-    model = onnxruntime.ENGINE.load(Path(variant.path), threads=threads)
-    chosen = _choose(samples, model, work)
-    model.run(chosen.runs[0])
-    memory = resident_bytes() - before
-    comparison = Comparison()
-    if chosen.labels is not None:  # its accuracy is all that a comparison can tell
-        comparison, _ = _compare(model, None, chosen, work.compare_seconds)
-    (latency,) = measure_in_turns([partial(model.run, chosen.runs[0])], work.latency_seconds)
-    return Report(
-        samples=comparison.runs or len(chosen.runs),
-        samples_source=chosen.source,
+    reference = Reference(path, work.cores())
+    known = first_look.look(reference, Path(samples) if samples else None, work.gathering())
+    findings = Findings(
+        samples=len(known.runs) or 1,  # what it is timed on
+        source=known.source,
+        independent=known.independent,
+        dependence=known.dependence,
+        accuracy=_own_accuracy(known),
+    )
+    report = Report(
+        findings=findings,
         identical=True,
-        cosine=1.0,
-        top1_agreement=comparison.top1_agreement,
-        accuracy=comparison.accuracy,
-        reference_accuracy=comparison.reference_accuracy,
+        missing=known.missing,
+        memory_bytes=max(0, resident_bytes() - before),
+        threads=work.cores(),
+        refused=tuple(known.unrunnable),
+        sizes=_shapes(known),
+    )
+    if known.missing:
+        return report.as_dict()
+    (latency,) = measure_in_turns([partial(reference.model.run, known.timed)], work.latency_seconds)
+    fields = report.as_dict()
+    fields.update(
         p50_ms=latency.p50_ms,
         p99_ms=latency.p99_ms,
         reference_p50_ms=latency.p50_ms,
         reference_p99_ms=latency.p99_ms,
         runs=latency.runs,
-        memory_bytes=max(0, memory),
-        threads=threads,
     )
+    return fields
 
 
-def _choose(samples: str, model: LoadedModel, work: Effort) -> Samples:
-    if samples:
-        return read_samples(Path(samples), model.inputs, limit=work.max_samples)
-    return generate_samples(model)
+def gather_evidence(
+    model: str, samples: str, out: str, effort: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes what the pushed model answers; see `verify_reference` for the arguments.
+
+    Args:
+        model: The pushed ONNX file, its external files beside it.
+        samples: NPZ file; "": samples are made up.
+        out: File to write.
+        effort: Fields of an `Effort`.
+
+    Returns:
+        `runs`: how many inputs it was run on.
+    """
+    work = Effort(**effort)
+    path = self_contained(Path(model), Path.cwd())
+    known = gather.gather(path, Path(samples) if samples else None, work.gathering())
+    evidence_file.save(known, Path(out))
+    return {"runs": len(known.runs)}
 
 
-def _load(
-    variant: Candidate, samples: Samples, work: Effort, threads: int
-) -> tuple[LoadedModel, int]:
+def verify_variant(
+    reference: str, candidate: Mapping[str, Any], evidence: str, effort: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Holds a variant to the evidence and measures it beside the pushed model.
+
+    Args:
+        reference: The pushed ONNX file, its external files beside it.
+        candidate: Fields of a `Candidate`.
+        evidence: File that `gather_evidence` has written.
+        effort: Fields of an `Effort`.
+
+    Returns:
+        A `judge.Report` as plain values.
+
+    Raises:
+        AdlikError: One of the models could not be loaded.
+    """
+    work, variant = Effort(**effort), Candidate(**candidate)
+    known = evidence_file.load(Path(evidence))
+    is_exact = variant.precision in EXACT_PRECISIONS
+    if known.missing:
+        return Report(missing=known.missing, is_exact=is_exact).as_dict()
+    pushed = self_contained(Path(reference), Path.cwd())
+    judged_by = onnxruntime.ENGINE.load(pushed, threads=work.cores())
+    judged_by.run(known.timed)
+    loaded, memory = _load(variant, known, work)
+    findings = check(known, loaded, is_exact=is_exact)
+    report = Report(
+        findings=findings,
+        is_exact=is_exact,
+        shared=known.shared,
+        sizes=_shapes(known),
+        memory_bytes=memory,
+        threads=work.cores(),
+        refused=tuple(known.unrunnable),
+    ).as_dict()
+    if findings.faults:  # of what is wrong the speed does not matter
+        return report
+    theirs, ours = measure_in_turns(
+        [partial(judged_by.run, known.timed), partial(loaded.run, known.timed)],
+        work.latency_seconds,
+    )
+    report.update(
+        p50_ms=ours.p50_ms,
+        p99_ms=ours.p99_ms,
+        reference_p50_ms=theirs.p50_ms,
+        reference_p99_ms=theirs.p99_ms,
+        runs=ours.runs,
+    )
+    return report
+
+
+def _load(variant: Candidate, known: Evidence, work: Effort) -> tuple[LoadedModel, int]:
     """Returns the loaded variant and the resident memory that loading and running it added."""
     engine = registry.engine(variant.engine)
     engine.unavailable()  # imports the engine: its code is no part of the model's memory
@@ -179,29 +217,21 @@ def _load(
         path = folder
     return_memory()
     before = resident_bytes()
-    loaded = engine.load(path, precision=variant.precision, threads=threads)
-    with contextlib.suppress(AdlikError):  # the comparison meets it again and reports it
-        loaded.run(samples.runs[0])
+    loaded = engine.load(path, precision=variant.precision, threads=work.cores())
+    with contextlib.suppress(AdlikError):  # the check meets it again and reports it
+        loaded.run(known.timed)
     return loaded, max(0, resident_bytes() - before)
 
 
-def _compare(
-    reference: LoadedModel, candidate: LoadedModel | None, samples: Samples, seconds: float
-) -> tuple[Comparison, str]:
-    """Returns the comparison over the samples, and why the candidate failed on one, or ""."""
-    comparison = Comparison()
-    give_up = monotonic() + seconds
-    for at, run in enumerate(samples.runs):
-        if at >= MIN_SAMPLES and monotonic() > give_up:
-            break
-        expected = reference.run(run)
-        label = None if samples.labels is None else int(samples.labels[at])
-        if candidate is None:
-            comparison.add(expected, expected, label)
-            continue
-        try:
-            found = candidate.run(run)
-        except AdlikError as error:
-            return comparison, error.message
-        comparison.add(expected, found, label)
-    return comparison, ""
+def _own_accuracy(known: Evidence) -> Accuracy:
+    """Returns how many labelled samples the reference itself answers right."""
+    pairs = [
+        Pair("", run.expected, run.expected, run.label)
+        for run in known.runs
+        if run.label is not None
+    ]
+    return summarize(pairs, {}, is_real=False).accuracy
+
+
+def _shapes(known: Evidence) -> str:
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in known.timed.items())

@@ -14,7 +14,9 @@ from pathlib import Path
 from adlik_common import spans, telemetry
 from adlik_common.bus import Delivery
 from adlik_common.errors import AdlikError, NotFound
+from adlik_common.model_files import materialise
 from adlik_common.sandbox import run_isolated
+from adlik_common.sandbox_warm import Nursery
 from adlik_common.service import Context
 from adlik_common.state import Bucket, open_bucket
 from adlik_proto.adlik.events.v1 import events_pb2
@@ -25,17 +27,22 @@ from adlik_compiler import metrics, targets
 from adlik_compiler.activity import Activity
 from adlik_compiler.conversion import Route, convert
 from adlik_compiler.judge import Report, judge
+from adlik_compiler.kept_evidence import KeptEvidence
 from adlik_compiler.planner import plan_path
 from adlik_compiler.settings import CompilerSettings
 from adlik_compiler.steps import registered_steps
 from adlik_compiler.targets import PUSHED, Target
 from adlik_compiler.verification import describe, limits_of
 from adlik_compiler.verify import Candidate, Effort
-from adlik_compiler.workspace import materialise
 
 log = logging.getLogger(__name__)
 
 CACHE_BUCKET = "adlik_compile_cache"
+WARM_MODULES = ("adlik_compiler.verify", "openvino", "adlik_kernels")
+"""What the children of a push import: together it takes longer than the work on a small model.
+
+Not ONNX Runtime: it starts a thread when it is imported, which a copy of the process would lack.
+"""
 
 
 class Worker:
@@ -47,6 +54,7 @@ class Worker:
 
     Attributes:
         activity: Whether it has something to do.
+        nursery: Makes its children.
     """
 
     def __init__(self, context: Context, cache: Bucket[model_pb2.CompiledModel]) -> None:
@@ -56,6 +64,9 @@ class Worker:
         self._known = targets.all_targets(self._engines)
         # A conversion beside a measurement would take its processor time.
         self._quiet = asyncio.Lock()
+        self._gathering = asyncio.Lock()
+        self.nursery = Nursery(WARM_MODULES)
+        self._kept_evidence = KeptEvidence(self._settings.cache_dir / "evidence")
         self.activity = Activity()
 
     def describe(self) -> None:
@@ -170,7 +181,9 @@ class Worker:
         with _workdir("compile") as folder:
             model = await materialise(self._context.artifacts, source, folder / "source")
             async with self._quiet:
-                file = await convert(route, model, folder, self._settings.compile_limits())
+                file = await convert(
+                    route, model, folder, self._settings.compile_limits(), self.nursery
+                )
             compiled.artifact.CopyFrom(await self._context.artifacts.put_file(file, media_type))
         compiled.seconds = time.monotonic() - started
         metrics.COMPILE_SECONDS.labels(str(target)).observe(compiled.seconds)
@@ -208,6 +221,7 @@ class Worker:
                 telemetry.record_error(span, error)
                 raise
             verdict = judge(report, limits_of(pushed.plan.limits))
+            span.set_attribute(spans.SAMPLES, report.findings.samples)
             span.set_attribute(spans.SPEEDUP, report.speedup)
             span.set_attribute(spans.ACCEPTED, verdict.accepted)
             span.set_attribute(spans.REASON, " ".join(verdict.reasons))
@@ -215,7 +229,9 @@ class Worker:
         metrics.VERIFIED.labels(target, str(verdict.accepted).lower()).inc()
         await self._context.bus.publish(
             events_pb2.ModelVerified(
-                pushed=pushed, compiled=compiled, verification=describe(report, verdict)
+                pushed=pushed,
+                compiled=compiled,
+                verification=describe(report, verdict, batching=pushed.plan.batching),
             )
         )
         return []
@@ -223,45 +239,90 @@ class Worker:
     async def _measure(
         self, pushed: model_pb2.PushedModel, compiled: model_pb2.CompiledModel
     ) -> Report:
-        """Runs a variant beside the pushed model in a child process."""
+        """Runs a variant beside the pushed model in a child process; the pushed model alone."""
         settings, artifacts = self._settings, self._context.artifacts
+        source, samples = pushed.source, ""
+        if source.HasField("samples"):
+            samples = str(await artifacts.fetch(source.samples))
         is_reference = (
             compiled.recipe == PUSHED
             and Target(compiled.engine, compiled.precision) == targets.REFERENCE
         )
-        candidate = Candidate(
-            path=str(await artifacts.fetch(compiled.artifact)),
-            media_type=compiled.artifact.media_type,
-            engine=compiled.engine,
-            precision=compiled.precision,
-            is_reference=is_reference,
-        )
-        effort = Effort(
+        effort = asdict(self._effort(pushed.plan))
+        with _workdir("verify") as folder:
+            model = str(await materialise(artifacts, source, folder / "source"))
+            if is_reference:
+                effort["latency_seconds"] = settings.verify_latency_seconds / 2
+                return await self._in_child(
+                    "verify_reference", folder, model=model, samples=samples, effort=effort
+                )
+            evidence = await self._evidence(pushed, model, samples, folder)
+            candidate = Candidate(
+                path=str(await artifacts.fetch(compiled.artifact)),
+                media_type=compiled.artifact.media_type,
+                engine=compiled.engine,
+                precision=compiled.precision,
+            )
+            return await self._in_child(
+                "verify_variant",
+                folder,
+                reference=model,
+                candidate=asdict(candidate),
+                evidence=str(evidence),
+                effort=effort,
+            )
+
+    def _effort(self, plan: model_pb2.Plan) -> Effort:
+        settings = self._settings
+        return Effort(
             threads=settings.threads(),
             max_samples=settings.verify_samples,
             compare_seconds=settings.verify_compare_seconds,
             latency_seconds=settings.verify_latency_seconds,
             max_bundle_bytes=settings.max_artifact_bytes,
+            sizes=dict(plan.sizes),
         )
-        source, samples = pushed.source, ""
-        if source.HasField("samples"):
-            samples = str(await artifacts.fetch(source.samples))
-        with _workdir("verify") as folder:
-            reference = await materialise(artifacts, source, folder / "source")
-            arguments = {
-                "reference": str(reference),
-                "candidate": asdict(candidate),
-                "samples": samples,
-                "effort": asdict(effort),
-            }
-            async with self._quiet:
-                fields = await run_isolated(
-                    "adlik_compiler.verify:verify_variant",
-                    arguments,
-                    workdir=folder,
-                    limits=settings.verify_limits(),
-                )
-        return Report(**fields)
+
+    async def _in_child(self, function: str, folder: Path, **arguments: object) -> Report:
+        async with self._quiet:
+            fields = await run_isolated(
+                f"adlik_compiler.verify:{function}",
+                arguments,
+                workdir=folder,
+                limits=self._settings.verify_limits(),
+                nursery=self.nursery,
+            )
+        return Report.of(fields)
+
+    async def _evidence(
+        self, pushed: model_pb2.PushedModel, model: str, samples: str, folder: Path
+    ) -> Path:
+        """Returns what the pushed model answers: gathered once for all of a version's variants."""
+        effort = self._effort(pushed.plan)
+        kept = self._kept_evidence.place(_digests(pushed.source), pushed.source.samples, effort)
+        async with self._gathering:
+            if not kept.is_file():
+                with telemetry.tracer().start_as_current_span(
+                    spans.EVIDENCE,
+                    attributes={spans.MODEL: pushed.name, spans.VERSION: pushed.version},
+                ) as span:
+                    made = folder / "evidence.npz"
+                    async with self._quiet:
+                        fields = await run_isolated(
+                            "adlik_compiler.verify:gather_evidence",
+                            {
+                                "model": model,
+                                "samples": samples,
+                                "out": str(made),
+                                "effort": asdict(effort),
+                            },
+                            workdir=folder,
+                            limits=self._settings.verify_limits(),
+                            nursery=self.nursery,
+                        )
+                    span.set_attribute(spans.SAMPLES, fields["runs"])
+                    await asyncio.to_thread(self._kept_evidence.keep, made, kept)
+            return kept
 
     def _route(self, source_format: str, target: Target) -> Route:
         goal = targets.goal_of(self._engines[target.engine], self._steps)

@@ -18,7 +18,9 @@ async def start(context: Context) -> AsyncIterator[None]:
     """Announces the recipes and starts to consume."""
     for recipe in RECIPES:
         context.replica.capabilities[recipe] = ""
-    context.background(Optimizer(context).run(), "consumer optimizer")
+    optimizer = Optimizer(context)
+    context.background(optimizer.nursery.run(), "nursery")
+    context.background(optimizer.run(), "consumer optimizer")
     yield
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from adlik_common.errors import InvalidModel
+from adlik_proof.figures import Pair, summarize
+from adlik_runtimes.onnxruntime import OnnxRuntimeModel, load_plainly
 from onnx import version_converter
 
 MAX_SAMPLES = 300
+MIN_R2 = 0.98
 # QuantizeLinear with one scale per channel exists from this opset on.
 MIN_OPSET = 13
 _QUANTIZABLE = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -36,23 +38,36 @@ class Attempt:
     Attributes:
         kept: What stayed in fp32, in words.
         model: The QDQ graph.
-        agreement: Share of samples with the arg-max of the fp32 graph; None where no output looks
-            like class scores.
+        accuracy: Expected accuracy of its class scores, 0..1; None where no output looks like any.
+        r2: Share of the variance that its worst output keeps.
     """
 
     kept: str
     model: onnx.ModelProto
-    agreement: float | None
+    accuracy: float | None
+    r2: float
 
-    def reaches(self, min_agreement: float) -> bool:
+    @property
+    def merit(self) -> str:
+        """Returns how near it is, in words."""
+        if self.accuracy is not None:
+            return f"expected accuracy {self.accuracy:.1%}"
+        return f"R² {self.r2:.4f}"
+
+    @property
+    def order(self) -> float:
+        """Sorts attempts at one model: the best is largest."""
+        return self.r2 if self.accuracy is None else self.accuracy
+
+    def reaches(self, min_accuracy: float) -> bool:
         """Whether it is near enough."""
-        return self.agreement is None or self.agreement >= min_agreement
+        return self.r2 >= MIN_R2 if self.accuracy is None else self.accuracy >= min_accuracy
 
 
 def quantize(
-    model: onnx.ModelProto, samples: Mapping[str, np.ndarray], min_agreement: float
+    model: onnx.ModelProto, runs: Sequence[Mapping[str, np.ndarray]], min_accuracy: float
 ) -> list[Attempt]:
-    """Quantizes to int8, leaving more in fp32 until the samples' classes stay.
+    """Quantizes to int8, leaving more in fp32 until the classes (or the numbers) stay.
 
     Weights get a scale per channel, activations one per tensor; every layer's bias is corrected by
     its mean error on the samples (Nagel et al. 2019, arXiv:1906.04721). Depthwise convolutions
@@ -60,8 +75,8 @@ def quantize(
 
     Args:
         model: Clean fp32 graph.
-        samples: Arrays by input; first axis: samples.
-        min_agreement: Share of samples, 0..1, whose arg-max must stay.
+        runs: Inputs to calibrate with, by name.
+        min_accuracy: Expected accuracy, 0..1, from which no more stays in fp32.
 
     Returns:
         The attempts in order; the last one is the best.
@@ -70,17 +85,38 @@ def quantize(
         InvalidModel: The graph can't be brought to an opset that has int8 operators.
     """
     model = _with_opset(_named(model))
-    batches = _batches(samples)
-    expected = _classes(model, batches)
+    batches = [dict(run) for run in runs]
+    expected = _answers(model, batches)
     attempts: list[Attempt] = []
     for kept, nodes in (("nothing", []), ("the depthwise convolutions", _depthwise(model))):
         if attempts and not nodes:
             break
         quantized = _quantized(model, batches, nodes)
-        attempts.append(Attempt(kept, quantized, _agreement(expected, quantized, batches)))
-        if attempts[-1].reaches(min_agreement):
+        attempts.append(_judged(kept, quantized, expected, batches))
+        if attempts[-1].reaches(min_accuracy):
             break
-    return sorted(attempts, key=lambda attempt: attempt.agreement or 0.0)
+    return sorted(attempts, key=lambda attempt: attempt.order)
+
+
+def _judged(
+    kept: str,
+    quantized: onnx.ModelProto,
+    expected: list[dict[str, np.ndarray]],
+    batches: list[dict[str, np.ndarray]],
+) -> Attempt:
+    found = _answers(quantized, batches)
+    pairs = [Pair("", left, right) for left, right in zip(expected, found, strict=True)]
+    figures = summarize(pairs, {}, is_real=True).outputs
+    accuracies = [f.expected_accuracy for f in figures if f.expected_accuracy is not None]
+    r2 = min((f.r2 for f in figures), default=1.0)
+    return Attempt(kept, quantized, min(accuracies, default=None), r2)
+
+
+def _answers(
+    model: onnx.ModelProto, batches: list[dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    session = OnnxRuntimeModel(load_plainly(model.SerializeToString()))
+    return [session.run(batch) for batch in batches]
 
 
 def _quantized(
@@ -105,39 +141,11 @@ def _quantized(
     )
 
 
-def _batches(samples: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    count = min(len(next(iter(samples.values()))), MAX_SAMPLES)
-    return [{name: array[i : i + 1] for name, array in samples.items()} for i in range(count)]
-
-
 def _depthwise(model: onnx.ModelProto) -> list[str]:
     def groups(node: onnx.NodeProto) -> int:
         return next((a.i for a in node.attribute if a.name == "group"), 1)
 
     return [n.name for n in model.graph.node if n.op_type == "Conv" and groups(n) > 1]
-
-
-def _classes(model: onnx.ModelProto, batches: list[dict[str, np.ndarray]]) -> list[int] | None:
-    """Returns the arg-max for every sample, None where no output looks like class scores."""
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    classes = []
-    for batch in batches:
-        scores = session.run(None, batch)[0]
-        if scores.ndim != 2 or scores.shape[1] < 2 or scores.dtype.kind != "f":
-            return None
-        classes.append(int(scores[0].argmax()))
-    return classes
-
-
-def _agreement(
-    expected: list[int] | None, quantized: onnx.ModelProto, batches: list[dict[str, np.ndarray]]
-) -> float | None:
-    found = _classes(quantized, batches) if expected is not None else None
-    if expected is None or found is None:
-        return None
-    return sum(a == b for a, b in zip(expected, found, strict=True)) / len(expected)
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 from adlik_common.errors import InvalidModel, InvalidSamples, UnsupportedOperator
+from adlik_common.samples import read_samples
+from adlik_proof.gather import Effort, gather
+from adlik_runtimes import onnxruntime
 from google.protobuf.message import DecodeError
 
 if TYPE_CHECKING:
@@ -19,8 +21,11 @@ INT8 = "int8"
 RECIPES = {CLEAN: "fp32", INT8: "int8"}
 """Recipe to the precision of the model it makes, in the order in which they run."""
 
-CHECK_SAMPLES = 2
-DEFAULT_AGREEMENT = 0.9
+CHECK_EFFORT = Effort(
+    max_samples=3, seconds=3.0, search_seconds=2.0, max_bytes=128 * 2**20, is_brief=True
+)
+"""How much a pass is checked by: the variants are verified by more."""
+DEFAULT_ACCURACY = 0.98
 
 
 def clean(model: str, out: str, samples: str | None = None) -> dict[str, Any]:
@@ -29,30 +34,33 @@ def clean(model: str, out: str, samples: str | None = None) -> dict[str, Any]:
     Args:
         model: ONNX file; files it refers to lie beside it.
         out: File to write, with all weights inside.
-        samples: NPZ archive; the first samples check the passes.
+        samples: NPZ archive; a few samples check the passes, beside made-up inputs.
 
     Returns:
         `passes`: a report of each pass.
+
+    Raises:
+        InvalidModel: It is no valid ONNX model.
+        InvalidSamples: No inputs could be made up that it runs on, and none were given.
+        AdlikError: ONNX Runtime can't load it.
     """
     from adlik_optimizer import pipeline
     from adlik_optimizer.passes.registry import passes
-    from adlik_optimizer.samples import generate_samples, load_samples
 
     source = load_model(Path(model))
-    if samples:
-        arrays = {
-            name: array[:CHECK_SAMPLES] for name, array in load_samples(Path(samples)).items()
-        }
-    else:
-        arrays = generate_samples(source)
-    arrays = _fitting(source, arrays)
-    cleaned, reports = pipeline.run_passes(source, passes(), arrays)
+    known = gather(Path(model), Path(samples) if samples else None, CHECK_EFFORT)
+    if known.missing:
+        raise InvalidSamples(
+            f"Nothing could be checked: {known.missing}.",
+            cure="Push samples with the model: --data samples.npz.",
+        )
+    cleaned, reports = pipeline.run_passes(source, passes(), known)
     _save(cleaned, Path(out))
     return {"passes": [report.as_dict() for report in reports]}
 
 
 def int8(
-    model: str, out: str, samples: str | None = None, min_agreement: float = DEFAULT_AGREEMENT
+    model: str, out: str, samples: str | None = None, min_accuracy: float = DEFAULT_ACCURACY
 ) -> dict[str, Any]:
     """Writes the quantized model.
 
@@ -60,7 +68,7 @@ def int8(
         model: A file that `clean` has written.
         out: File to write.
         samples: NPZ archive to calibrate with.
-        min_agreement: Share of samples, 0..1, whose class must stay; see `quantize`.
+        min_accuracy: Expected accuracy, 0..1, from which an attempt is good; see `quantize`.
 
     Returns:
         `passes`: a report of each attempt.
@@ -70,7 +78,6 @@ def int8(
         UnsupportedOperator: There is nothing to quantize.
     """
     from adlik_optimizer import quantize
-    from adlik_optimizer.samples import load_samples
 
     if not samples:
         raise InvalidSamples(
@@ -81,20 +88,20 @@ def int8(
     if reason := quantize.quantizable(source):
         raise UnsupportedOperator(f"int8 does not apply: {reason}.", cure="None is needed.")
     started = time.perf_counter()
-    attempts = quantize.quantize(source, load_samples(Path(samples)), min_agreement)
+    inputs = onnxruntime.ENGINE.load(Path(model)).inputs
+    read = read_samples(Path(samples), inputs)
+    runs = [read.run(at) for at in read.calibrating()[: quantize.MAX_SAMPLES]]
+    attempts = quantize.quantize(source, runs, min_accuracy)
     _save(attempts[-1].model, Path(out))
     seconds = (time.perf_counter() - started) / len(attempts)
     return {"passes": [_attempt_report(attempt, seconds) for attempt in attempts]}
 
 
 def _attempt_report(attempt: Attempt, seconds: float) -> dict[str, Any]:
-    said = "no class scores to compare"
-    if attempt.agreement is not None:
-        said = f"top-1 agreement {attempt.agreement:.1%} on the calibration samples"
     return {
         "name": "quantize",
         "modified": True,
-        "summary": f"{attempt.kept} kept in fp32: {said}",
+        "summary": f"{attempt.kept} kept in fp32: {attempt.merit} on the calibration samples",
         "max_abs_error": 0.0,
         "seconds": seconds,
     }
@@ -111,19 +118,6 @@ def load_model(path: Path) -> onnx.ModelProto:
             cure="Check it with onnx.checker and export it again.",
         ) from error
     return model
-
-
-def _fitting(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Cuts samples to a fixed first axis of the model's."""
-    sizes = {
-        value.name: value.type.tensor_type.shape.dim[0].dim_value
-        for value in model.graph.input
-        if value.type.tensor_type.shape.dim
-    }
-    return {
-        name: array[: sizes[name]] if sizes.get(name, 0) > 0 else array
-        for name, array in arrays.items()
-    }
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +10,9 @@ from typing import Any
 from adlik_common import spans, telemetry
 from adlik_common.bus import Delivery
 from adlik_common.errors import AdlikError
+from adlik_common.model_files import materialise
 from adlik_common.sandbox import Limits, run_isolated
+from adlik_common.sandbox_warm import Nursery
 from adlik_common.service import Context
 from adlik_proto.adlik.events.v1 import events_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
@@ -24,13 +24,20 @@ from adlik_optimizer.settings import OptimizerSettings
 MEDIA_TYPE = "application/x-onnx"
 # Below serving and compiling: the first answer must not wait for this.
 NICENESS = 10
+WARM_MODULES = ("adlik_optimizer.recipes",)
+"""What every recipe imports; what quantizing needs besides is large, and seldom used."""
 
 
 class Optimizer:
-    """The durable consumer `optimizer`."""
+    """The durable consumer `optimizer`.
+
+    Attributes:
+        nursery: Makes its children.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.nursery = Nursery(WARM_MODULES)
         settings: OptimizerSettings = context.settings
         self._limits = Limits(
             seconds=settings.optimize_seconds,
@@ -80,13 +87,7 @@ class Optimizer:
     ) -> tuple[Path, Path | None]:
         """Returns the model's file, with its external files beside it, and the samples'."""
         store = self._context.artifacts
-        model = await store.fetch(pushed.source.artifact)
-        if pushed.source.external_files:
-            model = Path(await asyncio.to_thread(shutil.copy, model, workdir / "source.onnx"))
-            for external in pushed.source.external_files:
-                target = workdir / external.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                await asyncio.to_thread(shutil.copy, await store.fetch(external.artifact), target)
+        model = await materialise(store, pushed.source, workdir / "source")
         samples = None
         if pushed.source.HasField("samples"):
             samples = await store.fetch(pushed.source.samples)
@@ -113,8 +114,8 @@ class Optimizer:
                 "out": str(out),
                 "samples": str(samples) if samples else None,
             }
-            if recipe == INT8 and pushed.plan.limits.HasField("min_top1_agreement"):
-                arguments["min_agreement"] = pushed.plan.limits.min_top1_agreement
+            if recipe == INT8 and pushed.plan.limits.HasField("min_expected_accuracy"):
+                arguments["min_accuracy"] = pushed.plan.limits.min_expected_accuracy
             started = time.time_ns()
             try:
                 report = await run_isolated(
@@ -122,6 +123,7 @@ class Optimizer:
                     arguments,
                     workdir=out.parent,
                     limits=self._limits,
+                    nursery=self.nursery,
                 )
             except AdlikError as error:
                 telemetry.record_error(span, error)

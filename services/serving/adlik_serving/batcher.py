@@ -23,12 +23,12 @@ from adlik_common.errors import (
     DeadlineExceeded,
     EngineFailed,
     Internal,
-    InvalidTensor,
     Overloaded,
     Unavailable,
 )
 from adlik_runtimes.engine import LoadedModel
 
+from adlik_serving.guard import Guard
 from adlik_serving.metrics import VariantMetrics
 from adlik_serving.oip.request import Array
 from adlik_serving.pace import Pace
@@ -120,18 +120,16 @@ class Rows:
         self._batched = batched
 
     def measure(self, work: Work) -> None:
-        """Counts the rows; raises `InvalidTensor` where the inputs have different numbers."""
+        """Counts the rows; what has none, or inputs of different numbers, shares no run."""
         if not self._batched:
             return
         arrays = work.inputs.values()
-        work.rows = next(iter(arrays)).shape[0]
-        work.key = (work.outputs, *(array.shape[1:] for array in arrays))
-        if any(array.shape[0] != work.rows for array in arrays):
-            rows = {name: array.shape[0] for name, array in work.inputs.items()}
-            raise InvalidTensor(
-                f"The inputs have different numbers of rows: {rows}.",
-                cure="Give all inputs the same first dimension.",
-            )
+        rows = next(iter(arrays)).shape[0]
+        if rows and all(array.shape[0] == rows for array in arrays):
+            work.rows = rows
+            work.key = (work.outputs, *(array.shape[1:] for array in arrays))
+        else:
+            work.key = object()  # the model itself says whether it takes that
 
     def wanted(self, outputs: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the outputs themselves."""
@@ -171,6 +169,7 @@ class Batcher:
         metrics: Where runs are counted.
         run_ns: How long a run took in the warm-up.
         steps: What stands between requests and the model; by default nothing.
+        guard: Tells requests apart that another model answers; by default there are none.
     """
 
     def __init__(
@@ -179,9 +178,12 @@ class Batcher:
         limits: Limits,
         metrics: VariantMetrics,
         run_ns: float,
+        *,
         steps: Steps | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._model, self._limits, self._metrics = model, limits, metrics
+        self._guard = guard if guard is not None and guard.is_needed else None
         self._steps = steps or Rows(batched=limits.max_rows > 0)
         self.pace = Pace(run_ns)
         self._loop = asyncio.get_running_loop()
@@ -208,7 +210,7 @@ class Batcher:
 
         Raises:
             Overloaded: The queue is full.
-            InvalidTensor: The inputs have different numbers of rows, or a picture is too large.
+            InvalidTensor: A picture is too large.
             Unavailable: The batcher is closed.
         """
         if self._closed:
@@ -305,21 +307,44 @@ class Batcher:
         started = perf_counter_ns()
         for work in batch:
             work.queue_ns = started - work.arrived_ns
+        if self._guard is not None:
+            batch = self._without_special(batch, self._guard, started)
+            if not batch:
+                return
+        self._execute_with(self._model, batch, started)
+
+    def _without_special(self, batch: list[Work], guard: Guard, started: int) -> list[Work]:
+        """Answers the special requests of a batch one by one, and returns the others."""
+        others = []
+        for work in batch:
+            kind = guard.kind_of(work.inputs)
+            if not kind:
+                others.append(work)
+                continue
+            try:
+                model = guard.model_for(kind)
+            except AdlikError as error:
+                work.error = error
+                continue
+            self._execute_with(model, [work], started)
+        return others
+
+    def _execute_with(self, model: LoadedModel, batch: list[Work], started: int) -> None:
         try:
-            self._run(batch, started)
+            self._run(model, batch, started)
         except Exception as error:  # noqa: BLE001 - whatever an engine raises, callers get an answer
             if len(batch) > 1:
                 for work in batch:
-                    self._execute([work])
+                    self._execute_with(model, [work], perf_counter_ns())
             elif isinstance(error, AdlikError):
                 batch[0].error = error
             else:
                 batch[0].error = Internal(f"{type(error).__name__}: {error}")
 
-    def _run(self, batch: list[Work], started: int) -> None:
+    def _run(self, model: LoadedModel, batch: list[Work], started: int) -> None:
         inputs = self._steps.join(batch)
         joined = perf_counter_ns()
-        outputs = self._model.run(inputs, self._steps.wanted(batch[0].outputs))
+        outputs = model.run(inputs, self._steps.wanted(batch[0].outputs))
         ran = perf_counter_ns()
         self._steps.part(batch, outputs)
         parted = perf_counter_ns()

@@ -13,6 +13,7 @@ import logging
 
 from adlik_common import spans, telemetry
 from adlik_common.errors import AdlikError, Internal, ResourceLimit, to_proto
+from adlik_common.model_files import materialise_once
 from adlik_common.service import Context
 from adlik_proto.adlik.events.v1 import events_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
@@ -188,12 +189,18 @@ class Deployer:
         settings = self._settings
         with telemetry.tracer().start_as_current_span(spans.FETCH):
             path = await self._context.artifacts.fetch(release.compiled.artifact)
+            pushed = None
+            if release.serving.deferred:
+                pushed = await materialise_once(
+                    self._context.artifacts, release.pushed.source, settings.cache_dir / "pushed"
+                )
         async with self._slots:
             opening = asyncio.ensure_future(
                 asyncio.to_thread(
                     open_variant,
                     path,
                     release,
+                    pushed=pushed,
                     threads=settings.threads(),
                     max_rows=settings.max_batch_size,
                     max_bytes=settings.max_artifact_bytes,

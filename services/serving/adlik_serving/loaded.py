@@ -16,10 +16,12 @@ from adlik_common.errors import EngineFailed
 from adlik_common.telemetry import tracer
 from adlik_proto.adlik.control.v1 import control_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
+from adlik_runtimes import onnxruntime
 from adlik_runtimes.engine import LoadedModel
 from adlik_runtimes.registry import engine as find_engine
 
 from adlik_serving.batcher import Batcher, Limits
+from adlik_serving.guard import Guard
 from adlik_serving.metrics import VariantMetrics
 from adlik_serving.oip.request import ModelLabel, Signature
 from adlik_serving.warmup import WarmUp, warm_up
@@ -37,18 +39,21 @@ class Opened:
         warm: What the warm-up has shown.
         memory_bytes: Resident memory that opening it added to the process.
         pipeline: What its plan puts between requests and it, warm as well.
+        guard: Tells requests apart that the pushed model answers in its place.
     """
 
     model: LoadedModel
     warm: WarmUp
     memory_bytes: int
     pipeline: Pipeline | None = None
+    guard: Guard | None = None
 
 
 def open_variant(
     path: Path,
     release: model_pb2.Release,
     *,
+    pushed: Path | None,
     threads: int,
     max_rows: int,
     max_bytes: int,
@@ -59,6 +64,7 @@ def open_variant(
     Args:
         path: The artifact.
         release: What it is.
+        pushed: The pushed model's file, where it must answer some requests.
         threads: Threads of the engine.
         max_rows: Largest batch that is configured.
         max_bytes: Largest size of an unpacked bundle.
@@ -82,10 +88,12 @@ def open_variant(
             model = engine.load(files, precision=compiled.precision, threads=threads)
         try:
             with tracer().start_as_current_span(spans.WARM_UP):
-                warm = warm_up(model, max_rows)
+                rows = max_rows if release.serving.independent_rows else 0
+                is_exact = compiled.precision == "fp32"
+                warm = warm_up(model, rows, is_exact=is_exact)
                 added = max(0, psutil.Process().memory_info().rss - before)
                 if not plan.HasField("pipeline"):
-                    return Opened(model, warm, added)
+                    return Opened(model, warm, added, guard=_guard(release, pushed, threads))
                 # The kernels take a while to import, and most models need none.
                 from adlik_serving.pipeline import open_pipeline
 
@@ -94,6 +102,14 @@ def open_variant(
         except BaseException:
             model.close()
             raise
+
+
+def _guard(release: model_pb2.Release, pushed: Path | None, threads: int) -> Guard:
+    def open_pushed() -> LoadedModel:
+        assert pushed is not None
+        return onnxruntime.ENGINE.load(pushed, threads=threads)
+
+    return Guard(release.serving.deferred, release.serving.refused, open_pushed)
 
 
 @contextmanager
@@ -133,7 +149,7 @@ class LoadedVariant:
         self.label = ModelLabel(self.name, str(self.version))
         self.variant = release.compiled.variant
         self.memory_bytes = opened.memory_bytes
-        self._model = opened.model
+        self._model, self._guard = opened.model, opened.guard
         self._max_rows = limits.max_rows
         self.pipeline = pipeline = opened.pipeline
         self.signature = (
@@ -143,7 +159,12 @@ class LoadedVariant:
         )
         self._metrics = VariantMetrics(self.name, self.variant)
         self.batcher = batcher = Batcher(
-            opened.model, limits, self._metrics, opened.warm.run_ns, pipeline
+            opened.model,
+            limits,
+            self._metrics,
+            opened.warm.run_ns,
+            steps=pipeline,
+            guard=opened.guard,
         )
         self._metrics.show(
             lambda: batcher.queued, lambda: batcher.queued_bytes, opened.memory_bytes
@@ -152,7 +173,11 @@ class LoadedVariant:
     def serves(self, release: model_pb2.Release) -> bool:
         """Whether this is what the release asks for, whatever the release's revision."""
         mine = self.release
-        return mine.compiled == release.compiled and mine.pushed == release.pushed
+        return (
+            mine.compiled == release.compiled
+            and mine.pushed == release.pushed
+            and mine.serving == release.serving
+        )
 
     def describe(self) -> control_pb2.LoadedModel:
         """Returns this variant's part of the replica's entry."""
@@ -173,6 +198,8 @@ class LoadedVariant:
         await self.batcher.drain()
         self.batcher.close()
         await asyncio.to_thread(self._model.close)
+        if self._guard is not None:
+            await asyncio.to_thread(self._guard.close)
         self._metrics.hide()
 
 

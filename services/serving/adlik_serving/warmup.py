@@ -10,6 +10,9 @@ from time import perf_counter_ns
 import numpy as np
 from adlik_common.errors import AdlikError
 from adlik_common.tensors import DATATYPES, TensorSpec
+from adlik_proof.noise import Noise
+from adlik_proof.rows import REQUESTS, dependence
+from adlik_proof.tolerance import NOISE_FACTOR
 from adlik_runtimes.engine import LoadedModel
 
 from adlik_serving.oip.request import Array
@@ -22,7 +25,8 @@ MAX_RUN_NS = 100_000_000
 """A batch that takes longer makes its first request wait too long: larger ones are not formed."""
 MIN_GAIN = 0.05
 """Share of its time that a row must save in a batch: else the batch only makes its rows wait."""
-_TOLERANCE = 0.05
+_SCALES = (1.0, 30.0, 0.1)
+_EXACT_SHARE, _COARSE_SHARE = 2e-4, 0.05
 
 Clock = Callable[[], int]
 
@@ -40,7 +44,9 @@ class WarmUp:
     run_ns: int
 
 
-def warm_up(model: LoadedModel, max_rows: int, clock: Clock = perf_counter_ns) -> WarmUp:
+def warm_up(
+    model: LoadedModel, max_rows: int, clock: Clock = perf_counter_ns, *, is_exact: bool = True
+) -> WarmUp:
     """Runs every power of two of rows up to the largest batch, on zeros.
 
     A model that fills the machine with one row gains nothing by more, and may lose its caches:
@@ -48,8 +54,10 @@ def warm_up(model: LoadedModel, max_rows: int, clock: Clock = perf_counter_ns) -
 
     Args:
         model: What was loaded.
-        max_rows: Largest batch that is configured; 0: none.
+        max_rows: Largest batch that is configured; 0: none, since nobody wants any or since the
+            proof found that an answer may depend on its company.
         clock: Nanoseconds, never going back.
+        is_exact: It computes in the pushed model's precision.
 
     Returns:
         How the model may be batched. A model that no made-up input of ours can run is served
@@ -60,7 +68,7 @@ def warm_up(model: LoadedModel, max_rows: int, clock: Clock = perf_counter_ns) -
         log.warning("no made-up input runs the model: it is served cold and without batches")
         return WarmUp(0, MAX_RUN_NS)
     run_ns = min(_timed(model, zeros(model.inputs, 1, free_size), clock) for _ in range(3))
-    if max_rows < 1 or not _is_batchable(model, free_size):
+    if max_rows < 1 or _depends_on_company(model, free_size, is_exact=is_exact):
         return WarmUp(0, run_ns)
     return WarmUp(_largest_batch(model, max_rows, free_size, run_ns, clock), run_ns)
 
@@ -105,34 +113,41 @@ def _buckets(max_rows: int) -> Iterator[int]:
     yield max_rows
 
 
-def _is_batchable(model: LoadedModel, free_size: int) -> bool:
-    """Whether rows run together are answered as they are alone.
+def _depends_on_company(model: LoadedModel, free_size: int, *, is_exact: bool) -> bool:
+    """Whether rows run together are answered otherwise than alone, on this engine and machine.
 
-    Not every open first dimension is a batch: it may be time, or a number of found objects.
+    The compiler has proved it of the model; engines of other machines may still differ. Where
+    made-up requests can't be run, its proof stands.
     """
     if any(spec.shape[:1] != (-1,) for spec in (*model.inputs, *model.outputs)):
-        return False
-    pair = _random(model.inputs, 2, free_size)
-    try:
-        both = model.run(pair)
-        alone = [
-            model.run({name: array[row : row + 1] for name, array in pair.items()})
-            for row in range(2)
-        ]
-    except AdlikError as error:
-        log.info("not batched: %s", error)
-        return False
-    return all(_same(array, [single[name] for single in alone]) for name, array in both.items())
-
-
-def _same(both: Array, alone: list[Array]) -> bool:
-    if both.shape[:1] != (2,) or any(single.shape != (1, *both.shape[1:]) for single in alone):
-        return False
-    if both.dtype.kind != "f":  # an arg-max may fall either way
         return True
-    expected = np.nan_to_num(np.concatenate(alone).astype(np.float64))
-    difference = np.abs(np.nan_to_num(both.astype(np.float64)) - expected)
-    return bool(difference.max(initial=0) <= _TOLERANCE * np.abs(expected).max(initial=1e-6))
+    for seed, scale in enumerate(_SCALES):
+        requests = [
+            _random(model.inputs, 1, free_size, seed=10 * seed + at, scale=scale)
+            for at in range(REQUESTS)
+        ]
+        try:
+            answers = [model.run(request) for request in requests]
+        except AdlikError as error:
+            log.info("made-up requests do not run: %s", error)
+            return False
+        noise = {
+            name: _leeway([a[name] for a in answers], is_exact=is_exact) for name in answers[0]
+        }
+        if reason := dependence(model.run, requests, noise):
+            log.warning("not batched: %s", reason)
+            return True
+    return False
+
+
+def _leeway(answers: list[Array], *, is_exact: bool) -> Noise:
+    """Returns what company may change: float noise, of a lower precision a share of the spread."""
+    values = np.stack(answers)
+    spread = (
+        float(np.nan_to_num(values.astype(np.float64)).std()) if values.dtype.kind == "f" else 0.0
+    )
+    share = (_EXACT_SHARE if is_exact else _COARSE_SHARE) * spread / NOISE_FACTOR
+    return Noise(None, np.array([share]), np.array([4 * share]), np.zeros(1), np.zeros(1))
 
 
 def _timed(model: LoadedModel, inputs: Mapping[str, Array], clock: Clock) -> int:
@@ -154,14 +169,18 @@ def zeros(specs: tuple[TensorSpec, ...], rows: int, free_size: int) -> dict[str,
     return inputs
 
 
-def _random(specs: tuple[TensorSpec, ...], rows: int, free_size: int) -> dict[str, Array]:
-    """Returns inputs of normal numbers, or of zeros and ones for whole numbers."""
-    random = np.random.default_rng(0)
+def _random(
+    specs: tuple[TensorSpec, ...], rows: int, free_size: int, *, seed: int, scale: float
+) -> dict[str, Array]:
+    """Returns inputs of normal numbers, of zeros and ones for whole numbers, and of texts."""
+    random = np.random.default_rng(seed)
     inputs = zeros(specs, rows, free_size)
     for name, array in inputs.items():
         if array.dtype.kind == "f":
-            inputs[name] = random.standard_normal(array.shape).astype(array.dtype)
-        elif array.dtype != np.object_:
+            inputs[name] = (scale * random.standard_normal(array.shape)).astype(array.dtype)
+        elif array.dtype == np.object_:
+            inputs[name] = random.choice(np.array(["", "a", "b c"], np.object_), array.shape)
+        else:
             inputs[name] = random.integers(0, 2, array.shape).astype(array.dtype)
     return inputs
 

@@ -17,6 +17,7 @@ from adlik.records import (
     LoadedModel,
     Model,
     ModelVersion,
+    OutputFidelity,
     PushedModel,
     Release,
     Replica,
@@ -47,7 +48,8 @@ def compiled(variant, size=2_500_000):
 
 
 def checked(speedup, agreement=None):
-    fidelity = Fidelity(cosine=0.99987, top1_agreement=agreement)
+    output = OutputFidelity(name="y", r2=0.99987)
+    fidelity = Fidelity(r2=0.99987, expected_accuracy=agreement, outputs=(output,))
     return Verification(speedup=speedup, latency=Latency(p50_ms=1.234), fidelity=fidelity)
 
 
@@ -113,7 +115,7 @@ def test_variants_are_listed_fastest_first_with_what_was_not_made():
     assert "1.23 ms" in rows[0]
     assert "2.50x" in rows[0]
     assert "released: best" in rows[0]
-    assert "cosine 0.99987, top-1 50.0%" in rows[1]
+    assert "R² 0.9999, expected accuracy 50.0%" in rows[1]
     assert "0.9 kB" in rows[2]
     assert "waits for verification" in rows[2]
     assert "not made: ENGINE_FAILED: No. Mend it." in rows[3]

@@ -7,7 +7,7 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from adlik import records
+from adlik import plans, records
 from adlik.records import Change, Model, ModelVersion, Trace, VariantState
 from adlik.wire import from_json, to_json
 from adlik_proto.adlik.control.v1 import control_pb2
@@ -29,9 +29,15 @@ NAMED_OTHERWISE = {
     "Jobs": "ListJobsResponse",
 }
 # What the client has no use for.
-NOT_READ = {("ModelVersion", "finished"), ("ModelVersion", "traceparent")}
+NOT_READ = {
+    ("ModelVersion", "finished"), ("ModelVersion", "traceparent"),
+    ("Limits", "min_cosine"), ("Limits", "min_top1_agreement"),
+}  # fmt: skip
 YEAR_2000 = datetime.fromisoformat("2000-01-01")
-RECORDS = [c for _, c in inspect.getmembers(records, dataclasses.is_dataclass)]
+RECORDS = [
+    c for m in (plans, records) for _, c in inspect.getmembers(m, dataclasses.is_dataclass)
+    if c.__module__ == m.__name__
+]  # fmt: skip
 
 
 def as_json(message, *, defaults):

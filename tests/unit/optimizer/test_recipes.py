@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from adlik_common.errors import InvalidModel, InvalidSamples, UnsupportedOperator
 from adlik_optimizer import recipes
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.unit.optimizer import graphs
 
@@ -62,6 +63,46 @@ def test_nothing_to_quantize_is_said(cnn):
     onnx.save(graphs.with_if(), cnn / "if.onnx")
     with pytest.raises(UnsupportedOperator, match="no Conv"):
         recipes.int8(str(cnn / "if.onnx"), str(cnn / "out.onnx"), str(cnn / "samples.npz"))
+
+
+def test_a_fixed_batch_takes_as_many_samples_a_run(tmp_path):
+    rng = np.random.default_rng(0)
+    model = graphs.model(
+        [helper.make_node("Gemm", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
+        [("x", TensorProto.FLOAT, [4, 32])],
+        [("y", TensorProto.FLOAT, [4, 16])],
+        [graphs.weight(rng, "w", 32, 16)],
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    x = rng.standard_normal((62, 32)).astype(np.float32)
+    np.savez(tmp_path / "samples.npz", x=x)
+    files = [str(tmp_path / n) for n in ("model.onnx", "clean.onnx", "samples.npz", "int8.onnx")]
+    recipes.clean(files[0], files[1], files[2])
+    recipes.int8(files[1], files[3], files[2])
+    found, expected = run(files[3], x[:4]), run(files[0], x[:4])
+    assert found.shape == (4, 16)
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_inputs_that_cannot_be_made_up_call_for_samples_and_blame_no_operator(tmp_path):
+    """Which rows are wanted: numbers of others than those that the model compares with."""
+    model = graphs.model(
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["f"], ["sum"], keepdims=0),
+            helper.make_node("Log", ["sum"], ["log"]),
+            helper.make_node("Cast", ["log"], ["size"], to=TensorProto.INT64),
+            helper.make_node("Unsqueeze", ["size", "zero"], ["sizes"]),
+            helper.make_node("Expand", ["f", "sizes"], ["y"]),
+        ],
+        [("x", TensorProto.INT64, [7])],
+        [("y", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.array([0]), "zero")],
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(InvalidSamples, match="no inputs could be made up") as raised:
+        recipes.clean(str(tmp_path / "model.onnx"), str(tmp_path / "out.onnx"))
+    assert "--data" in raised.value.cure
 
 
 @pytest.mark.parametrize("cut", [0, 10, 500])

@@ -188,12 +188,20 @@ async def test_a_full_queue_refuses(limit):
     assert (await Caller(batcher, 3).result()).item() == 6
 
 
-async def test_inputs_must_have_the_same_rows():
-    batcher = batcher_of(Doubler())
-    inputs = {"x": np.ones((1, 2), np.float32), "z": np.ones((2, 2), np.float32)}
-    with pytest.raises(AdlikError, match="different numbers of rows") as raised:
-        batcher.submit(Work(inputs, ("y",), print, lambda: False))
-    assert raised.value.code == "INVALID_TENSOR"
+async def test_inputs_of_different_rows_and_of_none_run_alone_and_the_model_judges_them():
+    model = Doubler()
+    batcher = batcher_of(model)
+    first = await held_up(model, batcher)
+    odd = {"x": np.ones((1, 2), np.float32), "z": np.ones((3, 2), np.float32)}
+    answers = []
+    for inputs in (odd, {"x": np.ones((0, 2), np.float32)}, {"x": np.ones((1, 2), np.float32)}):
+        answer = asyncio.get_running_loop().create_future()
+        batcher.submit(Work(inputs, ("y",), answer.set_result, lambda: False))
+        answers.append(answer)
+    model.go.set()
+    await first.result()
+    assert [(await a).results["y"].shape for a in answers] == [(1, 2), (0, 2), (1, 2)]
+    assert [run.shape for run in model.runs[1:]] == [(1, 2), (0, 2), (1, 2)]
 
 
 async def test_a_delay_waits_for_others_but_not_once_the_batch_is_full():

@@ -34,7 +34,7 @@ def test_every_bucket_is_run_before_the_first_request():
     model = Model(lambda x: x + 1)
     warm = warmed_up(model, 24)
     assert (warm.max_rows, warm.run_ns) == (24, 1000)
-    assert {len(run) for run in model.runs} == {1, 2, 4, 8, 16, 24}
+    assert {len(run) for run in model.runs} == {1, 2, 3, 4, 8, 16, 24}  # three: the proof's
 
 
 @pytest.mark.parametrize("max_rows", [1, 2])
@@ -52,6 +52,10 @@ def test_small_limits_are_kept(max_rows):
         Model(lambda x: x, inputs=(1, 3)),
         Model(lambda x: x, outputs=(1, 3)),
         Model(lambda x: x.sum(), outputs=()),
+        Model(lambda x: x - 0.02 * x.mean(axis=0)),  # two hundredths of what all have in common
+        Model(lambda x: x > x.mean(axis=0)),
+        Model(lambda x: x.argsort(axis=0)),
+        Model(lambda x: np.where(len(x) > 2, x * np.float32(1.01), x)),  # from the third row on
     ],
 )
 def test_what_answers_differently_in_a_batch_is_not_batched(model):
@@ -71,6 +75,15 @@ def test_what_answers_differently_in_a_batch_is_not_batched(model):
 )
 def test_batches_grow_as_far_as_rows_become_faster(cost, largest):
     assert warmed_up(Model(lambda x: x, cost=cost), 32).max_rows == largest
+
+
+def test_a_lower_precision_may_round_otherwise_in_company():
+    def coarse(x):
+        return x + 0.002 * np.sin(50 * x) * len(x)
+
+    model = Model(coarse)
+    assert warm_up(model, 8, clock=lambda: model.now).max_rows == 0
+    assert warm_up(model, 8, clock=lambda: model.now, is_exact=False).max_rows == 8
 
 
 def test_the_configuration_may_forbid_batches():

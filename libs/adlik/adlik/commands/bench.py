@@ -23,7 +23,8 @@ from adlik import oip, render
 from adlik.client import Client
 from adlik.commands.options import Json, Name, Url, print_json, said
 from adlik.errors import AdlikError
-from adlik.records import ModelVersion, Plan, TensorSpec, Variant
+from adlik.plans import Plan
+from adlik.records import ModelVersion, TensorSpec, Variant
 
 SLICE_SECONDS = 0.5
 SEED = 20

@@ -10,7 +10,8 @@ from adlik import render
 from adlik.client import Client
 from adlik.commands.options import Json, Name, Url, print_json, said
 from adlik.errors import AdlikError
-from adlik.records import Pipeline, Release
+from adlik.plans import Pipeline
+from adlik.records import Release
 
 
 @said

@@ -31,28 +31,38 @@ def push(
     ] = False,
     recipe: NamesList = None,
     target: NamesList = None,
-    min_cosine: Annotated[float | None, typer.Option(help="Fidelity limit, 0..1.")] = None,
-    min_agreement: Annotated[float | None, typer.Option(help="Top-1 limit, 0..1.")] = None,
-    max_accuracy_drop: Annotated[float | None, typer.Option(help="Limit in points.")] = None,
+    min_r2: Annotated[
+        float | None, typer.Option(help="Variance that an int8 or bf16 output must keep, up to 1.")
+    ] = None,
+    min_expected_accuracy: Annotated[
+        float | None, typer.Option(help="Expected accuracy that its classes must keep, 0..1.")
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None, typer.Option(help="Labelled accuracy that it may lose, in points.")
+    ] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="Size of an open axis to measure at, AXIS=N; may be repeated."),
+    ] = None,
+    batching: Annotated[
+        str, typer.Option(help='"off": requests never share a run; by default where proved safe.')
+    ] = "",
     plan: Annotated[Path | None, typer.Option(help="A plan as JSON (docs/plans.md).")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait at most.")] = 1800.0,
     url: Url = None,
     json_output: Json = False,
 ) -> None:
     """Pushes a model: it answers in seconds, then gets faster by itself."""
-    wanted = _plan(plan)
-    if recipe:
-        wanted["recipes"] = recipe
-    if target:
-        wanted["targets"] = target
     limits = {
-        "min_cosine": min_cosine,
-        "min_top1_agreement": min_agreement,
+        "min_r2": min_r2,
+        "min_expected_accuracy": min_expected_accuracy,
         "max_accuracy_drop": max_accuracy_drop,
     }
-    given = {key: value for key, value in limits.items() if value is not None}
-    if given:
-        wanted["limits"] = {**wanted.get("limits", {}), **given}
+    wanted = _plan(plan)
+    _merge(wanted, "limits", {key: value for key, value in limits.items() if value is not None})
+    _merge(wanted, "sizes", _sizes(size or []))
+    options = {"recipes": recipe, "targets": target, "batching": batching}
+    wanted.update({key: value for key, value in options.items() if value})
     with Client(url) as client:
         pushed = client.push(name or model.stem, model, samples=data, plan=wanted)
         if not wait:
@@ -138,6 +148,23 @@ def _nothing_released(record: ModelVersion | None) -> AdlikError:
         "No variant passed verification.",
         "See `adlik show` for the reasons; widen the plan's limits.",
     )
+
+
+def _merge(plan: dict[str, Any], part: str, given: dict[str, Any]) -> None:
+    if given:
+        plan[part] = {**plan.get(part, {}), **given}
+
+
+def _sizes(given: list[str]) -> dict[str, int]:
+    sizes = {}
+    for text in given:
+        axis, _, number = text.rpartition("=")
+        if not axis or not number.isdecimal():
+            raise AdlikError(
+                "INVALID_PLAN", f"'{text}' names no size.", "Write it as --size sequence=128."
+            )
+        sizes[axis] = int(number)
+    return sizes
 
 
 def _plan(path: Path | None) -> dict[str, Any]:

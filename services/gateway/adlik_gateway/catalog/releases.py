@@ -11,9 +11,18 @@ MAX_HISTORY = 10
 
 
 def best_variant(record: model_pb2.ModelVersion) -> model_pb2.Variant | None:
-    """Returns a version's fastest accepted variant, None while nothing passed."""
+    """Returns a version's fastest accepted variant, None while nothing passed.
+
+    Of the targets that the plan names, if it names some: the pushed model, which is always made,
+    answers only while none of those has passed.
+    """
     accepted = [v for v in record.variants if v.verification.accepted]
-    return max(accepted, key=lambda v: v.verification.speedup, default=None)
+    wanted = [v for v in accepted if _is_wanted(v.compiled, record.pushed.plan)]
+    return max(wanted or accepted, key=lambda v: v.verification.speedup, default=None)
+
+
+def _is_wanted(compiled: model_pb2.CompiledModel, plan: model_pb2.Plan) -> bool:
+    return not plan.targets or f"{compiled.engine}-{compiled.precision}" in plan.targets
 
 
 def pareto_front(record: model_pb2.ModelVersion) -> set[str]:
@@ -22,7 +31,7 @@ def pareto_front(record: model_pb2.ModelVersion) -> set[str]:
         variant.compiled.variant: (
             variant.verification.speedup,
             -variant.compiled.artifact.size_bytes,
-            variant.verification.fidelity.cosine,
+            variant.verification.fidelity.r2,
         )
         for variant in record.variants
         if variant.verification.accepted
@@ -54,7 +63,7 @@ def decide(
     if current is None or current.pushed.version < record.pushed.version:
         return release(record, best, current, "first variant of this version that passed")
     newer = current.pushed.version > record.pushed.version
-    if newer or not _replaces(best, current, record.pushed.plan.limits):
+    if newer or not _replaces(best, current, record.pushed.plan):
         return None
     reason = (
         f"{best.verification.speedup:.2f}x the pushed model's speed; "
@@ -69,13 +78,19 @@ def _left_by_hand(record: model_pb2.ModelVersion, current: model_pb2.Release) ->
     return current.pinned and (seen or record.pushed.version <= current.pushed.version)
 
 
-def _replaces(
-    variant: model_pb2.Variant, current: model_pb2.Release, limits: model_pb2.Limits
-) -> bool:
-    """Whether it is not what is served, bytes and all, clearly faster, and as fast as planned."""
+def _replaces(variant: model_pb2.Variant, current: model_pb2.Release, plan: model_pb2.Plan) -> bool:
+    """Whether it is not what is served, bytes and all, clearly faster, and as fast as planned.
+
+    A target that the plan names replaces the pushed model, which only stood in, also where it is
+    slower.
+    """
+    limits = plan.limits
+    if artifact_of(variant.compiled) == artifact_of(current.compiled):
+        return False
+    if _is_wanted(variant.compiled, plan) and not _is_wanted(current.compiled, plan):
+        return variant.verification.speedup >= limits.min_speedup
     needed = limits.min_speedup if limits.HasField("min_speedup") else DEFAULT_MIN_SPEEDUP
-    is_other = artifact_of(variant.compiled) != artifact_of(current.compiled)
-    return is_other and variant.verification.speedup >= max(needed, current.speedup * MIN_GAIN)
+    return variant.verification.speedup >= max(needed, current.speedup * MIN_GAIN)
 
 
 def artifact_of(compiled: model_pb2.CompiledModel) -> tuple[str, str]:
@@ -99,6 +114,7 @@ def release(
         speedup=variant.verification.speedup,
         reason=reason,
         pinned=pinned,
+        serving=variant.verification.serving,
     )
     new.released_at.GetCurrentTime()
     if current is not None:

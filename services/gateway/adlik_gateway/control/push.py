@@ -19,7 +19,7 @@ from adlik_proto.adlik.model.v1 import model_pb2
 from adlik_gateway.catalog.view import CatalogView, key_of
 from adlik_gateway.settings import GatewaySettings
 from adlik_gateway.upload.onnx_file import OnnxFile, read_onnx
-from adlik_gateway.upload.plans import check_plan
+from adlik_gateway.upload.plans import check_names, check_plan
 from adlik_gateway.upload.samples import check_samples
 from adlik_gateway.upload.sniff import HEAD_BYTES, sniff
 
@@ -113,6 +113,7 @@ class Pusher:
                 cure="Push those files too; `adlik push` finds them beside the model.",
                 files=",".join(missing),
             )
+        check_names(plan, found.inputs, found.outputs)
         if plan.HasField("pipeline"):
             resolve(plan.pipeline, found.inputs, found.outputs)
         if source.HasField("samples"):
@@ -206,4 +207,6 @@ def _identity(source: model_pb2.ModelSource, plan: model_pb2.Plan) -> str:
 
 
 def _spec(tensor: TensorSpec) -> model_pb2.TensorSpec:
-    return model_pb2.TensorSpec(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+    return model_pb2.TensorSpec(
+        name=tensor.name, datatype=tensor.datatype, shape=tensor.shape, axes=tensor.axes
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adlik_common.bundle import safe_name
 from adlik_common.errors import InvalidModel, InvalidRequest
-from adlik_common.tensors import TensorSpec
+from adlik_common.tensors import TensorSpec, axis_name
 from adlik_common.wire import Field, fields
 
 MAX_FIELDS = 5_000_000
@@ -24,6 +24,7 @@ _DATATYPES = {
     8: "BYTES", 9: "BOOL", 10: "FP16", 11: "FP64", 12: "UINT32", 13: "UINT64", 16: "BF16",
 }  # fmt: skip
 _EXTERNAL = 1
+_Dim = tuple[int, str]
 
 
 class _Model:
@@ -107,9 +108,9 @@ class _Reader:
         nodes = 0
         for field in self._fields(graph):
             if field.number == _Graph.INPUT:
-                inputs.append(self._spec(field.view))
+                inputs.append(self._spec(field.view, is_output=False))
             elif field.number == _Graph.OUTPUT:
-                outputs.append(self._spec(field.view))
+                outputs.append(self._spec(field.view, is_output=True))
             elif field.number == _Graph.NODE:
                 nodes += 1
                 self._node(field.view, 1)
@@ -145,22 +146,33 @@ class _Reader:
                 raise InvalidModel("The ONNX file has too many fields to be a model.")
             yield field
 
-    def _spec(self, view: memoryview) -> TensorSpec:
-        name, datatype, shape = "", 0, None
+    def _spec(self, view: memoryview, *, is_output: bool) -> TensorSpec:
+        name, datatype = "", 0
+        dims: tuple[_Dim, ...] | None = None
         for field in self._fields(view):  # ValueInfoProto
             if field.number == 1:
                 name = field.text
             elif field.number == 2:
-                datatype, shape = self._tensor_type(name, field.view)
-        if datatype not in _DATATYPES or shape is None:
+                datatype, dims = self._tensor_type(name, field.view)
+        if datatype not in _DATATYPES:
             raise InvalidModel(
-                f"'{name}' has a type or rank that can't be served (ONNX type {datatype}).",
-                cure="Export the model with tensor inputs and outputs of known rank.",
+                f"'{name}' has a type that can't be served (ONNX type {datatype}).",
+                cure="Export the model with tensors of numbers, booleans or texts.",
             )
-        return TensorSpec(name, _DATATYPES[datatype], shape)
+        if dims is None:
+            if not is_output:
+                raise InvalidModel(
+                    f"The input '{name}' has an open number of dimensions.",
+                    cure="Export the model with inputs of known rank.",
+                )
+            dims = ((-1, ""),)  # of unknown rank: any size is the nearest that can be said
+        return TensorSpec(
+            name, _DATATYPES[datatype], tuple(d[0] for d in dims), tuple(d[1] for d in dims)
+        )
 
-    def _tensor_type(self, name: str, view: memoryview) -> tuple[int, tuple[int, ...] | None]:
-        datatype, shape = 0, None
+    def _tensor_type(self, name: str, view: memoryview) -> tuple[int, tuple[_Dim, ...] | None]:
+        datatype = 0
+        dims: tuple[_Dim, ...] | None = None
         for choice in self._fields(view):  # TypeProto
             if choice.number == _Type.DENOTATION:
                 continue
@@ -173,20 +185,23 @@ class _Reader:
                 if field.number == 1:
                     datatype = field.signed
                 elif field.number == 2:
-                    shape = tuple(
+                    dims = tuple(
                         self._dimension(dim.view)
                         for dim in self._fields(field.view)
                         if dim.number == 1
                     )
-        return datatype, shape
+        return datatype, dims
 
-    def _dimension(self, view: memoryview) -> int:
-        size = -1
+    def _dimension(self, view: memoryview) -> _Dim:
+        """Returns a dimension's size, -1 where it is open, and its name, "" where it has none."""
+        size, name = -1, ""
         for field in self._fields(view):  # TensorShapeProto.Dimension
             if field.number == 1:
                 size = field.signed
+            elif field.number == 2:
+                name = field.text
         # Some exporters write 0 or -1 for "any size".
-        return size if size > 0 else -1
+        return (size, "") if size > 0 else (-1, axis_name(name))
 
     def _weight(self, view: memoryview) -> str:
         name, external, location = "", "", 0

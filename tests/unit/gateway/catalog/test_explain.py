@@ -37,7 +37,7 @@ def test_the_served_variant_and_the_reason_are_named(record):
     assert [(v.compiled.variant, v.note) for v in released] == [("fast", "released: the fastest")]
     slow = "passed, not the fastest: 1.00x against 3.00x of fast"
     assert notes(record, current)["slow"] == slow
-    record.variants[0].verification.fidelity.cosine = 1.0
+    record.variants[0].verification.fidelity.r2 = 1.0
     assert notes(record, current)["slow"] == (
         f"{slow}; on the Pareto front of speed, size and fidelity"
     )

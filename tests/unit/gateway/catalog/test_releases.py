@@ -152,9 +152,35 @@ def test_rolling_back_walks_to_the_first_release_and_ends_there(number):
     assert rolled_back(current) is None
 
 
+def test_a_planned_target_replaces_the_pushed_model_that_stood_in():
+    record = record_of({"pushed.onnxruntime-fp32": 1.0})
+    record.pushed.plan.targets.append("openvino-fp32")
+    stand_in = decide(record, None)
+    assert stand_in.compiled.variant == "pushed.onnxruntime-fp32"
+    for name in ("clean.openvino-fp32", "clean.kernels-fp32"):
+        variant = record.variants.add()
+        variant.compiled.variant = name
+        variant.compiled.engine, variant.compiled.precision = name.split(".")[1].split("-")
+        variant.verification.accepted = True
+        variant.verification.speedup = 0.5 if "openvino" in name else 3.0
+    record.variants[0].compiled.engine, record.variants[0].compiled.precision = (
+        "onnxruntime",
+        "fp32",
+    )
+    assert decide(record, stand_in).compiled.variant == "clean.openvino-fp32"
+    record.pushed.plan.limits.min_speedup = 0.9
+    assert decide(record, stand_in) is None
+
+
+def test_a_release_says_how_requests_are_treated():
+    record = record_of({"a": 1.0})
+    record.variants[0].verification.serving.deferred.append("nonfinite")
+    assert list(decide(record, None).serving.deferred) == ["nonfinite"]
+
+
 def test_the_pareto_front_holds_what_nothing_beats_in_everything():
     record = model_pb2.ModelVersion()
-    for name, speedup, size, cosine, accepted in (
+    for name, speedup, size, r2, accepted in (
         ("exact", 1.0, 100, 1.0, True),
         ("small", 1.5, 25, 0.99, True),
         ("fast", 2.0, 100, 0.999, True),
@@ -165,6 +191,6 @@ def test_the_pareto_front_holds_what_nothing_beats_in_everything():
         variant.compiled.variant = name
         variant.compiled.artifact.size_bytes = size
         variant.verification.speedup = speedup
-        variant.verification.fidelity.cosine = cosine
+        variant.verification.fidelity.r2 = r2
         variant.verification.accepted = accepted
     assert pareto_front(record) == {"exact", "small", "fast"}

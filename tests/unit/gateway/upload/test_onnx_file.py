@@ -113,16 +113,27 @@ def test_denotations_and_documentation_do_not_disturb(tmp_path):
             helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [1])),
         ),
         helper.make_sparse_tensor_value_info("y", TensorProto.FLOAT, [1]),
-        tensor("y", dims=None),
         tensor("y", TensorProto.COMPLEX64),
         tensor("y", TensorProto.UNDEFINED),
         onnx.ValueInfoProto(name="y"),
     ],
-    ids=["sequence", "map", "optional", "sparse", "no rank", "complex", "undefined", "no type"],
+    ids=["sequence", "map", "optional", "sparse", "complex", "undefined", "no type"],
 )
 def test_outputs_that_cannot_be_served_are_refused_by_name(tmp_path, info):
     with pytest.raises(InvalidModel, match="'y'"):
         read(tmp_path, model_of(outputs=[info]))
+
+
+def test_an_output_of_unknown_rank_is_served_and_an_input_is_not(tmp_path):
+    assert read(tmp_path, model_of(outputs=[tensor("y", dims=None)])).outputs[0].shape == (-1,)
+    with pytest.raises(InvalidModel, match="'x' has an open number"):
+        read(tmp_path, model_of(inputs=[tensor("x", dims=None)]))
+
+
+def test_axes_keep_their_names(tmp_path):
+    found = read(tmp_path, model_of(inputs=[tensor("x", dims=["batch", None, 3, 0, -1, "?"])]))
+    assert found.inputs[0].axes == ("batch", "", "", "", "", "")
+    assert found.inputs[0].shape == (-1, -1, 3, -1, -1, -1)
 
 
 @pytest.mark.parametrize("model", [model_of(nodes=[]), model_of(outputs=[])])

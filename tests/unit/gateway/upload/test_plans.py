@@ -5,7 +5,8 @@ import math
 
 import pytest
 from adlik_common.errors import InvalidPlan
-from adlik_gateway.upload.plans import MAX_JSON_BYTES, check_plan, parse_plan
+from adlik_common.tensors import TensorSpec
+from adlik_gateway.upload.plans import MAX_JSON_BYTES, check_names, check_plan, parse_plan
 from adlik_proto.adlik.control.v1 import control_pb2
 from adlik_proto.adlik.model.v1 import model_pb2
 from google.protobuf import json_format
@@ -20,7 +21,9 @@ REPLICAS = [
     ),
     control_pb2.Replica(service="gateway", capabilities={"door": ""}),
 ]
-LIMITS = list(model_pb2.Limits.DESCRIPTOR.fields_by_name)
+RETIRED = {"min_cosine": "min_r2", "min_top1_agreement": "min_expected_accuracy"}
+LIMITS = sorted(set(model_pb2.Limits.DESCRIPTOR.fields_by_name) - {"outputs", *RETIRED})
+OF_OUTPUTS = list(model_pb2.OutputLimits.DESCRIPTOR.fields_by_name)
 
 
 @given(
@@ -38,7 +41,7 @@ def test_a_plan_comes_back_from_its_json(recipes, limits):
     "text",
     [
         b"", b"{", b"[]", b"null", b"\xff", b'{"recipe": []}', b'{"recipes": "clean"}',
-        b'{"limits": {"min_cosine": "near"}}', b'{"limits": {"min_cosin": 1}}',
+        b'{"limits": {"min_r2": "near"}}', b'{"limits": {"min_r": 1}}',
         b'{"recipes": [1]}', b"[" * 10_000, b'{"a":' * 10_000,
     ],
 )  # fmt: skip
@@ -67,11 +70,53 @@ def test_a_plan_that_is_too_long_is_not_parsed():
 def test_limits_out_of_range_are_refused_by_name(field, value):
     with pytest.raises(InvalidPlan, match=field):
         check_plan(model_pb2.Plan(limits={field: value}), [])
+    if field in OF_OUTPUTS:
+        limits = model_pb2.Limits(outputs={"y": model_pb2.OutputLimits(**{field: value})})
+        with pytest.raises(InvalidPlan, match=f"{field} of output 'y'"):
+            check_plan(model_pb2.Plan(limits=limits), [])
 
 
 def test_limits_in_range_are_taken():
-    limits = {"min_cosine": 1, "min_top1_agreement": 0, "max_accuracy_drop": 100, "min_speedup": 2}
-    check_plan(model_pb2.Plan(limits=limits), [])
+    limits = {"min_r2": 1, "min_expected_accuracy": 0, "max_accuracy_drop": 100, "min_speedup": 2}
+    of_output = {"y": model_pb2.OutputLimits(max_abs_error=3)}
+    check_plan(model_pb2.Plan(limits=model_pb2.Limits(**limits, outputs=of_output)), [])
+
+
+@pytest.mark.parametrize("field", RETIRED)
+def test_a_retired_limit_is_refused_with_the_one_in_its_place(field):
+    plan = parse_plan(json.dumps({"limits": {field: 0.9}}).encode())
+    with pytest.raises(InvalidPlan, match=f"no limit {field} any more: use {RETIRED[field]}"):
+        check_plan(plan, [])
+
+
+INPUTS = (TensorSpec("x", "FP32", (-1, -1), ("batch", "seq")),)
+OUTPUTS = (TensorSpec("y", "FP32", (-1,)),)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"sizes": {"sequence": 8}}, "sizes for .'sequence'.*Choose among .'batch', 'seq'"),
+        ({"limits": {"outputs": {"z": {"min_r2": 1}}}}, "limits for .'z'.*Choose among .'y'"),
+    ],
+)
+def test_a_plan_that_names_what_the_model_does_not_have_is_refused(plan, said):
+    with pytest.raises(InvalidPlan, match=said):
+        check_names(parse_plan(json.dumps(plan).encode()), INPUTS, OUTPUTS)
+
+
+def test_a_plan_may_name_outputs_and_axes_of_the_model():
+    plan = {"sizes": {"seq": 8}, "limits": {"outputs": {"y": {"min_r2": 1}}}}
+    check_names(parse_plan(json.dumps(plan).encode()), INPUTS, OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [({"sizes": {"seq": 0}}, "size of axis 'seq' is 0"), ({"batching": "on"}, "no batching 'on'")],
+)
+def test_sizes_and_batching_are_checked(plan, said):
+    with pytest.raises(InvalidPlan, match=said):
+        check_plan(parse_plan(json.dumps(plan).encode()), [])
 
 
 @pytest.mark.parametrize(
