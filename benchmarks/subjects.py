@@ -50,6 +50,39 @@ def make_mlp(folder: Path) -> Subject:
     return Subject("mlp", folder / "mlp.onnx", inputs, folder / "mlp.npz")
 
 
+def make_tokens(folder: Path) -> Subject:
+    """A layer of attention over tokens: [batch, tokens] → [batch, tokens, 32], both sizes open."""
+    rng = np.random.default_rng(21)
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32) / 8, name)
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["x"]),
+            helper.make_node("MatMul", ["x", "wq"], ["q"]),
+            helper.make_node("MatMul", ["x", "wk"], ["k"]),
+            helper.make_node("MatMul", ["x", "wv"], ["v"]),
+            helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+            helper.make_node("MatMul", ["q", "kt"], ["scores"]),
+            helper.make_node("Softmax", ["scores"], ["shares"], axis=-1),
+            helper.make_node("MatMul", ["shares", "v"], ["mixed"]),
+            helper.make_node("Add", ["x", "mixed"], ["sum"]),
+            helper.make_node("LayerNormalization", ["sum", "scale"], ["output"]),
+        ],
+        "tokens",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "tokens"])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", "tokens", 32])],
+        [weight("table", 100, 32), *(weight(name, 32, 32) for name in ("wq", "wk", "wv")),
+         numpy_helper.from_array(np.ones(32, np.float32), "scale")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, folder / "tokens.onnx")
+    inputs = {"ids": rng.integers(0, 100, (2, 9))}
+    np.savez(folder / "tokens.npz", ids=rng.integers(0, 100, (64, 9)))
+    return Subject("tokens", folder / "tokens.onnx", inputs, folder / "tokens.npz")
+
+
 def make_mobilenet(folder: Path) -> Subject:
     mobilenet.export(folder / "mobilenet.onnx")
     photos.write_samples(folder / "mobilenet.npz")
