@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from adlik_runtimes import kernels, onnxruntime, registry
 from adlik_runtimes.engine import LoadedModel, return_memory
 
 from adlik_compiler.judge import Report
-from adlik_compiler.measure import measure_in_turns, resident_bytes
+from adlik_compiler.measure import Latency, measure_in_turns, resident_bytes
 from adlik_compiler.onnx_source import self_contained
 
 EXACT_PRECISIONS = frozenset({"fp32"})
@@ -119,15 +119,7 @@ def verify_reference(model: str, samples: str, effort: Mapping[str, Any]) -> dic
     if known.missing:
         return report.as_dict()
     (latency,) = measure_in_turns([partial(reference.model.run, known.timed)], work.latency_seconds)
-    fields = report.as_dict()
-    fields.update(
-        p50_ms=latency.p50_ms,
-        p99_ms=latency.p99_ms,
-        reference_p50_ms=latency.p50_ms,
-        reference_p99_ms=latency.p99_ms,
-        runs=latency.runs,
-    )
-    return fields
+    return _with_latency(report, latency, latency)
 
 
 def gather_evidence(
@@ -186,21 +178,26 @@ def verify_variant(
         memory_bytes=memory,
         threads=work.cores(),
         refused=tuple(known.unrunnable),
-    ).as_dict()
+    )
     if findings.faults:  # of what is wrong the speed does not matter
-        return report
+        return report.as_dict()
     theirs, ours = measure_in_turns(
         [partial(judged_by.run, known.timed), partial(loaded.run, known.timed)],
         work.latency_seconds,
     )
-    report.update(
+    return _with_latency(report, ours, theirs)
+
+
+def _with_latency(report: Report, ours: Latency, theirs: Latency) -> dict[str, Any]:
+    timed = replace(
+        report,
         p50_ms=ours.p50_ms,
         p99_ms=ours.p99_ms,
         reference_p50_ms=theirs.p50_ms,
         reference_p99_ms=theirs.p99_ms,
         runs=ours.runs,
     )
-    return report
+    return timed.as_dict()
 
 
 def _load(variant: Candidate, known: Evidence, work: Effort) -> tuple[LoadedModel, int]:
