@@ -1,4 +1,4 @@
-"""Which outputs of a model are indices chosen by floats, and among what."""
+"""Which outputs of a model are whole numbers made of floats: indices, and levels of eight bits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ import onnx
 _CHOOSING = {"ArgMax": 0, "ArgMin": 0, "TopK": 1}
 """Operator to the position of its output that holds indices."""
 _CARRIERS = {"Identity", "Cast"}
+_MOVERS = {
+    "Flatten",
+    "Identity",
+    "MaxPool",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,19 @@ def choices_of(model: onnx.ModelProto) -> list[Choice]:
             default = -1 if node.op_type == "TopK" else 0
             axis = next((a.i for a in node.attribute if a.name == "axis"), default)
             found.append(Choice(output.name, node.input[0], axis))
+    return found
+
+
+def levels_of(model: onnx.ModelProto) -> list[str]:
+    """Returns the outputs that are levels which floats were rounded to, whatever moved them."""
+    made = {name: node for node in model.graph.node for name in node.output if name}
+    found = []
+    for output in model.graph.output:
+        node = made.get(output.name)
+        while node is not None and node.op_type in _MOVERS:
+            node = made.get(node.input[0])
+        if node is not None and node.op_type == "QuantizeLinear":
+            found.append(output.name)
     return found
 
 

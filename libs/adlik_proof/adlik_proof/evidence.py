@@ -64,6 +64,7 @@ class Evidence:
         dependence: Why they can't be batched, "" where they can.
         missing: Why there is nothing to judge by, "" where there is.
         shared: Samples that calibrate also judge: they are too few.
+        levels: Outputs of levels that floats were rounded to: few may fall the other way.
         unrunnable: Kinds of requests that the reference itself does not run.
     """
 
@@ -77,6 +78,7 @@ class Evidence:
     dependence: str = ""
     missing: str = ""
     shared: bool = False
+    levels: Sequence[str] = ()
     unrunnable: Sequence[str] = ()
 
     def leeway(self, run: Run, output: str) -> Leeway:
@@ -87,6 +89,7 @@ class Evidence:
             run.scores.get(output),
             self.scores_noise.get(output, 0.0),
             self.axes.get(output, 0),
+            output in self.levels,
         )
 
     def of_kind(self, *kinds: str) -> list[Run]:

@@ -15,7 +15,8 @@ from adlik_proof.noise import Noise
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _PLAIN_FIELDS = (
-    "source", "scores_noise", "axes", "independent", "dependence", "missing", "shared", "unrunnable"
+    "source", "scores_noise", "axes", "independent", "dependence", "missing", "shared", "levels",
+    "unrunnable",
 )  # fmt: skip
 _NOISE = ("rms", "peak", "spread", "step")
 

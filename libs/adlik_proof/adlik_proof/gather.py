@@ -100,6 +100,7 @@ def gather_from(reference: Reference, samples: Path | None, effort: Effort) -> E
         axes={choice.output: choice.axis for choice in reference.choices},
         timed=timed,
         shared=read is not None and read.is_shared,
+        levels=reference.levels,
         unrunnable=gathering.unrunnable,
         missing=_randomness(reference, timed),
     )

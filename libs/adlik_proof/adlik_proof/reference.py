@@ -13,7 +13,7 @@ from adlik_common.tensors import TensorSpec
 from adlik_runtimes import onnxruntime
 from onnx import numpy_helper
 
-from adlik_proof.choices import Choice, choices_of, expose
+from adlik_proof.choices import Choice, choices_of, expose, levels_of
 from adlik_proof.noise import moved_inputs
 from adlik_proof.role import Role
 from adlik_proof.roles import fills_gaps, has_steps, roles_of
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MAX_MOVED_BYTES = 256 * 2**20
 """Size of a model up to which its weights are moved, too: a copy of them is needed."""
-SHAKE = 2.0**-14
+SHAKE = 2.0**-9
 """Relative move of inputs that flips some of what is rounded inside a model."""
 _WEIGHTED = {"Conv", "ConvTranspose", "Gather", "Gemm", "GRU", "LSTM", "MatMul", "RNN"}
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
@@ -39,6 +39,7 @@ class Reference:
         inputs: What it takes, with the names of open axes.
         roles: What its inputs mean to it.
         choices: Its outputs of indices.
+        levels: Its outputs of levels that floats were rounded to.
         fills_gaps: NaN is an ordinary number to it.
         has_steps: A small change inside it can move an output by a step.
         model: It, as it is served.
@@ -55,6 +56,7 @@ class Reference:
         proto = onnx.load(path, load_external_data=False)
         self.roles: dict[str, Role] = roles_of(proto)
         self.choices: list[Choice] = choices_of(proto)
+        self.levels = levels_of(proto)
         self.fills_gaps = fills_gaps(proto)
         self.has_steps = has_steps(proto)
         self._plain = _Plain(path, threads, self.choices)

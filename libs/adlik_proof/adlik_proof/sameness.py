@@ -13,6 +13,8 @@ from adlik_proof.tolerance import NOISE_FACTOR, allowed_error
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+MAX_LEVEL_FLIPS = 1e-4
+"""Share of levels in an output that may be the next one: a sum fell just between two."""
 MAX_FLIPS = 0.005
 """Share of an output's elements that may move by a step where a model rounds or chooses."""
 
@@ -42,6 +44,7 @@ class Leeway:
         scores: What an index was chosen among: the index may be another of the same score.
         scores_noise: The measured noise of the scores.
         axis: Axis of the scores along which was chosen.
+        is_level: Whole numbers that floats were rounded to: few may be the next one.
     """
 
     noise: Noise | None = None
@@ -49,6 +52,7 @@ class Leeway:
     scores: Array | None = None
     scores_noise: float = 0.0
     axis: int = 0
+    is_level: bool = False
 
 
 def form_fault(expected: Mapping[str, Array], found: Mapping[str, Array]) -> Fault | None:
@@ -101,8 +105,12 @@ def _exact_fault(
         differs = differs & ~tied
         if not differs.any():
             return None, 0.0, True
-    at = np.unravel_index(int(np.argmax(differs)), expected.shape)
     wrong = int(differs.sum())
+    if leeway.is_level and wrong <= MAX_LEVEL_FLIPS * expected.size:
+        steps = np.abs(found[differs].astype(np.int64) - expected[differs].astype(np.int64))
+        if steps.max() <= 1:
+            return None, 1.0, False
+    at = np.unravel_index(int(np.argmax(differs)), expected.shape)
     text = (
         f"{_place(at)} is {_shown(found[at])} in place of {_shown(expected[at])} "
         f"({wrong} of {expected.size} differ)"

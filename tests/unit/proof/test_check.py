@@ -320,6 +320,27 @@ def test_a_few_roundings_may_fall_the_other_way_and_many_are_another_model(findi
     assert findings_of(steps(), flips(0.5)).faults
 
 
+def test_few_levels_that_leave_the_model_may_be_the_next_one(findings_of):
+    made = steps()
+    made.graph.output[0].name = "q"
+    made.graph.output[0].type.tensor_type.elem_type = 2
+    made.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 64
+    del made.graph.node[2:]
+
+    def moved(by, rows):
+        def change(_inputs, outputs):
+            q = outputs["q"].copy()
+            if len(q) > 100:
+                q[:rows, 0] ^= np.uint8(by)  # of an even level the next one
+            return {"q": q}
+
+        return change
+
+    assert not findings_of(made, moved(1, 1)).faults
+    assert findings_of(made, moved(1, 40)).faults
+    assert findings_of(made, moved(8, 1)).faults
+
+
 def test_what_an_engine_can_not_do_without_rows_is_told_apart(findings_of):
     def needs_rows(inputs, outputs):
         if not inputs["x"].size:
