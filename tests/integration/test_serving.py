@@ -60,6 +60,7 @@ class Mesh:
         release.compiled.variant = f"pushed.{engine}-fp32"
         release.compiled.engine, release.compiled.precision = engine, "fp32"
         release.compiled.artifact.CopyFrom(ref)
+        release.serving.independent_rows = True  # as the compiler has proved
         await self.state.releases.put(names.token(name), release)
 
     def onnx_file(self, factor):
