@@ -73,14 +73,13 @@ def gather(model: Path, samples: Path | None, effort: Effort) -> Evidence:
         InvalidSamples: The samples do not fit it, or it does not run on them.
     """
     reference = Reference(model, effort.threads)
-    return gather_from(reference, samples, effort)
-
-
-def gather_from(reference: Reference, samples: Path | None, effort: Effort) -> Evidence:
-    """As `gather`, of a model that is loaded."""
     drawer = find_drawer(reference, dict(effort.sizes or {}), effort.search_seconds)
     read = read_samples(samples, reference.inputs) if samples else None
-    if drawer is None and read is None:
+    if read is not None:
+        timed = read.run(read.judging()[0])
+    elif drawer is not None:
+        timed = drawer.typical()
+    else:
         return nothing(reference)
     gathering = _Gathering(reference, effort)
     empty = drawer.empty() if drawer is not None and not effort.is_brief else []
@@ -91,7 +90,6 @@ def gather_from(reference: Reference, samples: Path | None, effort: Effort) -> E
         gathering.add_draws(drawer)
     gathering.add_empty(empty, apart.became())
     noise, scores_noise = gathering.noise()
-    timed = read.run(read.judging()[0]) if read is not None else _typical(drawer)
     found = Evidence(
         source="provided" if read is not None else "generated",
         runs=gathering.runs,
@@ -156,11 +154,6 @@ def _same_inner_sizes(requests: Sequence[Mapping[str, Array]]) -> bool:
     return len({tuple(a.shape[1:] for a in r.values()) for r in requests}) == 1 and all(
         array.ndim for request in requests for array in request.values()
     )
-
-
-def _typical(drawer: Drawer | None) -> dict[str, Array]:
-    assert drawer is not None
-    return drawer.typical()
 
 
 def nothing(reference: Reference) -> Evidence:

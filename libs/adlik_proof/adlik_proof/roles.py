@@ -188,12 +188,7 @@ def _texts(nodes: Sequence[onnx.NodeProto], weights: Mapping[str, Any]) -> list[
     found: list[bytes] = []
     for node in nodes:
         for attribute in node.attribute:
-            if attribute.name in (
-                "keys_strings",
-                "cats_strings",
-                "string_vocabulary",
-                "pool_strings",
-            ):
+            if attribute.name in _VOCABULARIES:
                 found += attribute.strings
             elif attribute.HasField("t") and attribute.t.data_type == onnx.TensorProto.STRING:
                 found += attribute.t.string_data
